@@ -1,0 +1,386 @@
+"""ImageEmbedder: what every embedder is. Subclasses write only the core."""
+
+import hashlib
+import json
+import warnings
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from joblib import effective_n_jobs
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags, check_scalar
+from tqdm.auto import tqdm
+
+from .images import ImageReadError, ImageReadWarning, check_images, read_image
+
+# Parameters that say how the work is done, or from where weights come, and leave the
+# vectors as they are. What the weights are is in the fingerprint by their content.
+_NOT_IN_FINGERPRINT = frozenset(
+    {
+        "batch_size",
+        "device",
+        "max_pixels",
+        "n_jobs",
+        "on_error",
+        "progress",
+        "random_state",
+        "weights",
+    }
+)
+# Images read ahead for each thread, beyond one batch: enough to keep the network fed.
+_READ_AHEAD = 4
+_PROGRESS_DELAY = 2.0  # seconds; shorter work shows no bar
+
+
+class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC):
+    """Base class of all transformers from images to vectors.
+
+    A subclass stores its parameters in ``__init__`` (among them the five below), and
+    writes ``_load`` (make ready, check parameters), ``_prepare`` (one image, in a
+    thread), ``_embed`` (a batch) and ``_n_features_out``. A subclass that learns from
+    images also writes ``_fit_images``.
+
+    Parameters
+    ----------
+    batch_size : int
+        Images that go through ``_embed`` at once.
+    n_jobs : int or None
+        Threads that read and prepare images. -1 means one for each processor, None means 1
+        unless in a :func:`joblib.parallel_config` context.
+    on_error : {"raise", "nan"}
+        What happens to an image that cannot be read: an :class:`ImageReadError` that names
+        it, or a row of NaN and one :class:`ImageReadWarning` that lists all such rows.
+    progress : {"auto", True, False}
+        Whether to show a progress bar. "auto" shows one in a terminal or notebook for work
+        that takes longer than two seconds.
+    max_pixels : int
+        Larger images are refused before they are decoded.
+    """
+
+    # Raised when the same parameters begin to give other vectors.
+    _vectors_version: ClassVar[int] = 1
+
+    batch_size: int
+    n_jobs: int | None
+    on_error: str
+    progress: bool | str
+    max_pixels: int
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Make ready to transform: load the network, or learn the codebook.
+
+        Parameters
+        ----------
+        X : sequence of n_images images
+            Paths, bytes, PIL images, arrays; see :func:`imgembed.read_image`.
+        y : ignored
+            For the API of scikit-learn.
+
+        Returns
+        -------
+        self : ImageEmbedder
+
+        Raises
+        ------
+        ValueError
+            If X is empty, or a parameter is wrong.
+        ImageReadError
+            If an image is needed, cannot be read, and ``on_error="raise"``.
+        """
+        self._check_parameters()
+        self._warn_of(self._fit_images(_at_least_one(check_images(X)), self.on_error))
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Embed images.
+
+        Parameters
+        ----------
+        X : sequence of n_images images
+            Paths, bytes, PIL images, arrays; see :func:`imgembed.read_image`.
+
+        Returns
+        -------
+        vectors : ndarray of shape (n_images, n_features), dtype float32, C-contiguous
+            Row i belongs to ``X[i]``. With ``on_error="nan"`` the rows of unreadable images
+            are NaN. An empty X gives no rows.
+
+        Raises
+        ------
+        ImageReadError
+            If an image cannot be read and ``on_error="raise"``.
+        """
+        self._check_parameters()
+        self._load()
+        vectors, errors = self._embed_images(check_images(X), self.on_error)
+        self._warn_of(errors)
+        return vectors
+
+    def fit_transform(self, X: Any, y: Any = None) -> NDArray[np.float32]:
+        """Fit to images and embed them, reading each no oftener than needed.
+
+        Parameters
+        ----------
+        X : sequence of n_images images
+            As in :meth:`fit`.
+        y : ignored
+            For the API of scikit-learn.
+
+        Returns
+        -------
+        vectors : ndarray of shape (n_images, n_features), dtype float32, C-contiguous
+            As from :meth:`transform`.
+        """
+        self._check_parameters()
+        vectors, errors = self._fit_embed_images(_at_least_one(check_images(X)), self.on_error)
+        self._warn_of(errors)
+        return vectors
+
+    def transform_with_errors(
+        self, X: Any
+    ) -> tuple[NDArray[np.float32], dict[int, ImageReadError]]:
+        """Embed what can be read, and return the errors instead of raising or warning.
+
+        Parameters
+        ----------
+        X : sequence of n_images images
+            As in :meth:`transform`.
+
+        Returns
+        -------
+        vectors : ndarray of shape (n_images, n_features), dtype float32
+            The rows of unreadable images are NaN.
+        errors : dict of int to ImageReadError
+            The row of each unreadable image, and why.
+        """
+        self._check_parameters()
+        self._load()
+        return self._embed_images(check_images(X), "nan")
+
+    def fit_transform_with_errors(
+        self, X: Any, y: Any = None
+    ) -> tuple[NDArray[np.float32], dict[int, ImageReadError]]:
+        """Fit to what can be read and embed it, as :meth:`transform_with_errors` does.
+
+        Parameters
+        ----------
+        X : sequence of n_images images
+            As in :meth:`fit`.
+        y : ignored
+            For the API of scikit-learn.
+
+        Returns
+        -------
+        vectors : ndarray of shape (n_images, n_features), dtype float32
+            The rows of unreadable images are NaN.
+        errors : dict of int to ImageReadError
+            The row of each unreadable image, and why.
+        """
+        self._check_parameters()
+        return self._fit_embed_images(_at_least_one(check_images(X)), "nan")
+
+    def fingerprint(self) -> str:
+        """What decides the vectors, as one hash.
+
+        Two embedders with the same fingerprint give the same vectors; vectors of
+        embedders with different fingerprints must not be compared.
+
+        Returns
+        -------
+        fingerprint : str
+            64 hexadecimal digits, the SHA-256 of :meth:`fingerprint_parts`.
+
+        Raises
+        ------
+        NotFittedError
+            If the embedder learns from images and has not been fitted.
+        """
+        parts = json.dumps(self.fingerprint_parts(), sort_keys=True, default=repr)
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+    def fingerprint_parts(self) -> dict[str, Any]:
+        """What goes into the fingerprint, to explain why two of them differ.
+
+        Returns
+        -------
+        parts : dict of str to object
+            The method and its version, the parameters that change the vectors, and a
+            digest of weights or codebook.
+        """
+        self._check_parameters()
+        self._load()
+        parameters = self.get_params(deep=False)
+        return {
+            "method": type(self).__qualname__,
+            "version": self._vectors_version,
+            **{k: v for k, v in parameters.items() if k not in _NOT_IN_FINGERPRINT},
+            "learned": self._learned_digest(),
+        }
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.no_validation = True
+        tags.transformer_tags.preserves_dtype = []  # always float32
+        return tags
+
+    # What a subclass writes.
+
+    @abstractmethod
+    def _load(self) -> None:
+        """Make ready to transform, or raise NotFittedError."""
+
+    @abstractmethod
+    def _prepare(self, image: NDArray[np.uint8]) -> Any:
+        """What ``_embed`` needs of one RGB image. Runs in threads."""
+
+    @abstractmethod
+    def _embed(self, prepared: list[Any]) -> NDArray[np.float32]:
+        """A batch of prepared images as an array of shape (n_images, n_features)."""
+
+    @abstractmethod
+    def _learned_digest(self) -> str:
+        """A digest of all that was learned or loaded."""
+
+    @property
+    @abstractmethod
+    def _n_features_out(self) -> int:
+        """The width of the vectors."""
+
+    def _shortest_edge(self) -> int | None:
+        """How many pixels along the shortest edge suffice; None means all of them."""
+        return None
+
+    def _check_parameters(self) -> None:
+        check_scalar(self.batch_size, "batch_size", int, min_val=1)
+        check_scalar(self.max_pixels, "max_pixels", int, min_val=1)
+        check_choice("on_error", self.on_error, ("raise", "nan"))
+        check_choice("progress", self.progress, ("auto", True, False))
+
+    def _fit_images(self, images: Sequence[object], on_error: str) -> dict[int, ImageReadError]:
+        """Learn from images. What needs only loading learns nothing and reads nothing."""
+        self._load()
+        return {}
+
+    def _fit_embed_images(
+        self, images: Sequence[object], on_error: str
+    ) -> tuple[NDArray[np.float32], dict[int, ImageReadError]]:
+        self._fit_images(images, on_error)
+        return self._embed_images(images, on_error)
+
+    # The way from images to vectors.
+
+    def _embed_images(
+        self, images: Sequence[object], on_error: str
+    ) -> tuple[NDArray[np.float32], dict[int, ImageReadError]]:
+        return self._embed_prepared(self._prepared(images), len(images), on_error)
+
+    def _embed_prepared(
+        self, prepared: Iterable[Any], n_images: int, on_error: str
+    ) -> tuple[NDArray[np.float32], dict[int, ImageReadError]]:
+        """Embed prepared images, or the errors that stand in their rows, batch by batch."""
+        vectors = np.full((n_images, self._n_features_out), np.nan, dtype=np.float32)
+        errors: dict[int, ImageReadError] = {}
+        rows: list[int] = []
+        batch: list[Any] = []
+        for row, one in enumerate(prepared):
+            if isinstance(one, ImageReadError):
+                errors[row] = _raise_or_keep(one, on_error)
+                continue
+            rows.append(row)
+            batch.append(one)
+            if len(batch) == self.batch_size:
+                vectors[rows] = self._embed(batch)
+                rows, batch = [], []
+        if batch:
+            vectors[rows] = self._embed(batch)
+        return vectors, errors
+
+    def _prepared(self, images: Sequence[object]) -> Iterator[Any]:
+        """Each image prepared, or its ImageReadError, in order of rows.
+
+        Threads read ahead of the consumer, by a bounded number of images.
+        """
+        n_threads = effective_n_jobs(self.n_jobs)
+        window = self.batch_size + _READ_AHEAD * n_threads
+        ahead: deque[Future[Any]] = deque()
+        pool = ThreadPoolExecutor(n_threads, thread_name_prefix="imgembed")
+        bar = tqdm(
+            total=len(images),
+            desc=type(self).__name__,
+            unit="image",
+            delay=_PROGRESS_DELAY if self.progress == "auto" else 0,
+            disable=None if self.progress == "auto" else not self.progress,
+        )
+        try:
+            for row in range(len(images)):
+                ahead.append(pool.submit(self._read_and_prepare, row, images[row]))
+                if len(ahead) == window:
+                    yield ahead.popleft().result()
+                    bar.update()
+            while ahead:
+                yield ahead.popleft().result()
+                bar.update()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            bar.close()
+
+    def _read_and_prepare(self, row: int, image: object) -> Any:
+        try:
+            pixels = read_image(
+                image, max_pixels=self.max_pixels, shortest_edge=self._shortest_edge()
+            )
+        except ImageReadError as error:
+            return error.with_row(row)
+        try:
+            return self._prepare(pixels)
+        except Exception as error:
+            error.add_note(f"while preparing the image in row {row}")
+            raise
+
+    def _warn_of(self, errors: dict[int, ImageReadError]) -> None:
+        if not errors:
+            return
+        listed = "; ".join(
+            f"row {row} ({error.source}): {error.reason}" for row, error in errors.items()
+        )
+        warnings.warn(
+            f"{len(errors)} images cannot be read; no vector, or NaN, stands for them: {listed}",
+            ImageReadWarning,
+            stacklevel=3,
+        )
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Raise a ValueError that lists the choices unless value is one of them.
+
+    Parameters
+    ----------
+    name : str
+        Name of the parameter.
+    value : object
+        What was given.
+    choices : sequence
+        What may be given.
+    """
+    if not any(value is c or (isinstance(c, str) and value == c) for c in choices):
+        listed = ", ".join(map(repr, choices))
+        raise ValueError(f"{name} must be one of {listed}, got {value!r}")
+
+
+def _at_least_one(images: Sequence[object]) -> Sequence[object]:
+    if len(images) == 0:
+        raise ValueError("X is empty; fit needs at least one image")
+    return images
+
+
+def _raise_or_keep(error: ImageReadError, on_error: str) -> ImageReadError:
+    if on_error == "raise":
+        raise error
+    return error
