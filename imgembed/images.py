@@ -25,6 +25,8 @@ IMAGE_SUFFIXES = frozenset(
 
 _URL_SCHEMES = ("http://", "https://", "ftp://", "s3://", "gs://", "data:")
 
+_ONE_IMAGE = (str, bytes, bytearray, os.PathLike, Image.Image, Mapping)
+
 # A lazily loaded PIL image may stand in X twice; two threads must not load it at once.
 _pil_lock = threading.Lock()
 
@@ -206,7 +208,7 @@ def check_images(X: Any) -> Sequence[object]:
     TypeError
         If X is one image, a generator, a set or anything else that has no rows.
     """
-    if isinstance(X, (str, bytes, bytearray, os.PathLike, Image.Image, Mapping)):
+    if isinstance(X, _ONE_IMAGE):
         raise TypeError(
             f"X must be a sequence of images, got one {_kind(X)}. Wrap it in a list: [image]; "
             "for a folder use list_images(folder)."
@@ -223,6 +225,23 @@ def check_images(X: Any) -> Sequence[object]:
             "order. Make a list of it: list(X)."
         )
     return X  # type: ignore[no-any-return]
+
+
+def is_one_image(X: object) -> bool:
+    """Whether X is a single image, not a sequence of images.
+
+    Parameters
+    ----------
+    X : object
+        An image or a sequence of images.
+
+    Returns
+    -------
+    one : bool
+    """
+    return isinstance(X, _ONE_IMAGE) or (
+        isinstance(X, np.ndarray) and X.ndim in (2, 3) and X.dtype.kind in "buif"
+    )
 
 
 def describe_image(image: object) -> str:

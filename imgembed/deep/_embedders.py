@@ -64,11 +64,12 @@ class _NetworkEmbedder(ImageEmbedder):
         check_choice("exact_decoding", self.exact_decoding, (True, False))
 
     def _load(self) -> None:
-        built_from = (self.model_name, str(self.weights), self.pooling, self.device)
+        built_from = {name: repr(getattr(self, name)) for name in _BUILT_FROM}
         if hasattr(self, "backbone_") and self._built_from == built_from:
             return
         if getattr(self, "_built_from", built_from) != built_from:
-            vars(self).pop("weights_digest_", None)  # set_params asked for another network
+            for learned in ("weights_digest_", "seed_"):  # set_params asked for another network
+                vars(self).pop(learned, None)
         device = resolve_device(self.device)
         network = build_network(self.model_name, self.weights, self._timm_pooling(), self._seed())
         self._check_digest(network)
@@ -144,6 +145,8 @@ class _NetworkEmbedder(ImageEmbedder):
         raise NotImplementedError
 
 
+# The parameters that decide the network and what is done with its output.
+_BUILT_FROM = ("model_name", "weights", "pooling", "device")
 # What _load makes and a pickle leaves out.
 _LOADED = frozenset({"backbone_", "preprocessing_", "device_", "_layout"})
 

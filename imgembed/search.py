@@ -1,0 +1,387 @@
+"""ImageSearch: an embedder, an index and records under one roof."""
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+
+from . import plotting
+from ._optional import import_optional
+from .base import ImageEmbedder
+from .images import ImageReadError, ImageReadWarning, check_images, is_one_image, list_images
+from .index import NearestNeighborIndex
+
+# Queries that a notebook shows of a result; the table and the page have them all.
+_SHOWN_IN_NOTEBOOK = 10
+
+
+class FingerprintError(ValueError):
+    """Vectors of two embedders would be compared."""
+
+
+class ImageSearch(BaseEstimator):
+    """Search a collection of images by image.
+
+    Parameters
+    ----------
+    embedder : ImageEmbedder
+        Turns images into vectors. One that is fitted, or needs no fit, is used as it is; an
+        unfitted one is cloned and fitted to the gallery.
+    index : NearestNeighborIndex, optional
+        It is cloned and fitted to the vectors. By default ``NearestNeighborIndex()``, which
+        has the cosine metric.
+
+    Attributes
+    ----------
+    embedder_ : ImageEmbedder
+        The fitted embedder.
+    index_ : NearestNeighborIndex
+        The fitted index.
+    images_ : sequence
+        The gallery; for a folder, the paths of its images.
+    rows_ : ndarray of shape (n_indexed,), dtype int64
+        The gallery row of each vector in the index.
+    errors_ : dict of int to ImageReadError
+        The rows that could not be read, and why.
+    fingerprint_ : str
+        The fingerprint of the embedder at fit.
+
+    See Also
+    --------
+    NearestNeighborIndex : The index alone.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from imgembed import CNNEmbedder, ImageSearch
+    >>> gallery = [np.full((40, 40, 3), value, dtype=np.uint8) for value in (0, 120, 250)]
+    >>> embedder = CNNEmbedder("tf_efficientnet_lite0", weights="bundled")
+    >>> search = ImageSearch(embedder).fit(gallery, records=[{"name": n} for n in "abc"])
+    >>> result = search.search(gallery[1], n_neighbors=1)
+    >>> result.ids
+    array([[1]])
+    >>> result.records
+    [[{'name': 'b'}]]
+    """
+
+    def __init__(
+        self, embedder: ImageEmbedder, index: NearestNeighborIndex | None = None
+    ) -> None:
+        self.embedder = embedder
+        self.index = index
+
+    def fit(self, images: Any, records: Any = None) -> Self:
+        """Embed a gallery and index it.
+
+        Parameters
+        ----------
+        images : str, Path or sequence of n_images images
+            A folder, whose images are listed by :func:`imgembed.list_images`, or images
+            as :func:`imgembed.read_image` takes them.
+        records : DataFrame or sequence of n_images dicts, optional
+            What is known of each image; search returns it with the hits.
+
+        Returns
+        -------
+        self : ImageSearch
+
+        Raises
+        ------
+        ValueError
+            If there is no image, none can be read, or records are not one for each.
+
+        Warns
+        -----
+        ImageReadWarning
+            Once, if images could not be read. They are in ``errors_``; the rest is indexed.
+        """
+        gallery = _gallery(images)
+        checked = _check_records(records, len(gallery))
+        self.embedder_, vectors, errors = _fit_embedder(self.embedder, gallery)
+        readable = np.array([row for row in range(len(gallery)) if row not in errors], np.int64)
+        if not len(readable):
+            raise ValueError(f"none of {len(gallery)} images can be read; the first: {errors[0]}")
+        index = NearestNeighborIndex() if self.index is None else clone(self.index)
+        self.index_ = index.fit(vectors[readable])
+        self.images_, self.rows_, self.errors_, self._records = gallery, readable, errors, checked
+        self._parts = self.embedder_.fingerprint_parts()
+        self.fingerprint_ = self.embedder_.fingerprint()
+        if errors:
+            _warn_of(errors, len(gallery))
+        return self
+
+    def search(self, images: Any, n_neighbors: int = 5) -> "SearchResult":
+        """Find the images of the gallery that are nearest to each query.
+
+        Parameters
+        ----------
+        images : an image or a sequence of n_queries images
+            The queries, as :func:`imgembed.read_image` takes them.
+        n_neighbors : int, default=5
+            Hits of a query.
+
+        Returns
+        -------
+        result : SearchResult
+            Hits of all queries, nearest first. Where the gallery has fewer than
+            ``n_neighbors`` images, the places that are left have the id -1.
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        ImageReadError
+            If a query cannot be read.
+        FingerprintError
+            If the embedder has been changed since fit.
+        """
+        check_is_fitted(self)
+        self._check_fingerprint()
+        queries = [images] if is_one_image(images) else check_images(images)
+        if len(queries) == 0:
+            raise ValueError("there is no query; give an image or a sequence of images")
+        vectors, errors = self.embedder_.transform_with_errors(queries)
+        for error in errors.values():
+            raise error
+        distances, rows = self.index_.kneighbors(vectors, n_neighbors)
+        ids = np.where(rows < 0, -1, self.rows_[rows])
+        return SearchResult(list(queries), ids, distances, self.images_, self._records)
+
+    def _check_fingerprint(self) -> None:
+        now = self.embedder_.fingerprint_parts()
+        if now == self._parts:
+            return
+        changed = "; ".join(
+            f"{part} was {self._parts.get(part)!r} and is {now.get(part)!r}"
+            for part in sorted({*now, *self._parts})
+            if now.get(part) != self._parts.get(part)
+        )
+        raise FingerprintError(
+            "queries would be embedded otherwise than the gallery was. Since fit the embedder "
+            f"has changed: {changed}. Fingerprints {self.fingerprint_[:12]}... at fit, "
+            f"{self.embedder_.fingerprint()[:12]}... now. Undo the change, or fit again."
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SearchResult:
+    """The hits of a search: a table, a picture, and thumbnails in a notebook.
+
+    Parameters
+    ----------
+    queries : list of images
+        The queries, as they were given.
+    ids : ndarray of shape (n_queries, n_neighbors), dtype int64
+        Rows of the gallery, nearest first; -1 where the gallery has no more.
+    distances : ndarray of shape (n_queries, n_neighbors), dtype float64
+        The distances, ascending; inf where the gallery has no more.
+    images : sequence of images
+        The gallery.
+    all_records : list of dict or None
+        The record of each image in the gallery.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from imgembed import SearchResult
+    >>> gallery = np.zeros((3, 8, 8, 3), dtype=np.uint8)
+    >>> SearchResult([gallery[0]], np.array([[2, 0]]), np.array([[0.1, 0.2]]), gallery)
+    SearchResult of 1 query, 2 neighbours each:
+    array of shape (8, 8, 3) and dtype uint8
+      1  0.1000  2
+      2  0.2000  0
+    """
+
+    queries: list[Any]
+    ids: NDArray[np.int64]
+    distances: NDArray[np.float64]
+    images: Sequence[object]
+    all_records: list[dict[str, Any]] | None = None
+
+    @property
+    def records(self) -> list[list[dict[str, Any]]]:
+        """The records of each query's hits; empty dicts if there are no records."""
+        records = self.all_records
+        return [
+            [{} if records is None else records[i] for i in row if i >= 0] for row in self.ids
+        ]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        n_queries, n_neighbors = self.ids.shape
+        plural = "query" if n_queries == 1 else "queries"
+        lines = [f"SearchResult of {n_queries} {plural}, {n_neighbors} neighbours each:"]
+        for q, query in enumerate(self.queries[:_SHOWN_IN_NOTEBOOK]):
+            lines.append(plotting.image_name(query))
+            lines += [f"  {h.rank}  {h.distance:.4f}  {h.name}" for h in self._hits(q)]
+        if n_queries > _SHOWN_IN_NOTEBOOK:
+            lines.append(f"... and {n_queries - _SHOWN_IN_NOTEBOOK} more queries")
+        return "\n".join(lines)
+
+    def to_pandas(self) -> Any:
+        """The hits as a table with a row a hit.
+
+        Returns
+        -------
+        table : pandas.DataFrame
+            Columns query (row of the query), rank (from 1), id, distance, image (its path,
+            where the gallery has paths), and those of the records.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed (extra ``pandas``).
+        """
+        pandas = import_optional("pandas", extra="pandas", needed_by="SearchResult.to_pandas")
+        rows = [
+            {
+                "query": q,
+                "rank": hit.rank,
+                "id": hit.id,
+                "distance": hit.distance,
+                **({"image": str(hit.image)} if _is_path(hit.image) else {}),
+                **({} if self.all_records is None else self.all_records[hit.id]),
+            }
+            for q in range(len(self))
+            for hit in self._hits(q)
+        ]
+        return pandas.DataFrame(rows)
+
+    def plot(self, n_queries: int = 10) -> Any:
+        """Draw queries and their hits as a grid, a row a query.
+
+        Parameters
+        ----------
+        n_queries : int, default=10
+            How many queries to draw, from the first.
+
+        Returns
+        -------
+        axes : ndarray of shape (n_queries, 1 + n_neighbors) of matplotlib Axes
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed (extra ``plot``).
+        """
+        n_queries = min(n_queries, len(self))
+        return plotting.plot_hits(
+            self.queries[:n_queries],
+            [[hit.image for hit in self._hits(q)] for q in range(n_queries)],
+            [[hit.caption for hit in self._hits(q)] for q in range(n_queries)],
+        )
+
+    def to_html(self, title: str = "Search result") -> str:
+        """One self-contained page with all hits, thumbnails inside.
+
+        Parameters
+        ----------
+        title : str, default="Search result"
+            The title of the page.
+
+        Returns
+        -------
+        page : str
+            HTML; all text in it is escaped.
+        """
+        return plotting.html_page(title, self._html_table(len(self)))
+
+    def _repr_html_(self) -> str:
+        return self._html_table(min(len(self), _SHOWN_IN_NOTEBOOK))
+
+    def _html_table(self, n_queries: int) -> str:
+        return plotting.html_hits(
+            self.queries[:n_queries],
+            [[hit.image for hit in self._hits(q)] for q in range(n_queries)],
+            [[hit.caption for hit in self._hits(q)] for q in range(n_queries)],
+            n_more=len(self) - n_queries,
+        )
+
+    def _hits(self, query: int) -> Iterator["_Hit"]:
+        pairs = zip(self.ids[query], self.distances[query], strict=True)
+        for rank, (i, distance) in enumerate(pairs, start=1):
+            if i >= 0:
+                yield _Hit(rank, int(i), float(distance), self.images[int(i)])
+
+
+@dataclass(frozen=True)
+class _Hit:
+    rank: int
+    id: int
+    distance: float
+    image: object
+
+    @property
+    def name(self) -> str:
+        return str(self.image) if _is_path(self.image) else str(self.id)
+
+    @property
+    def caption(self) -> str:
+        name = Path(os.fsdecode(str(self.image))).name if _is_path(self.image) else self.id
+        return f"{name}\n{self.distance:.3f}"
+
+
+def _is_path(image: object) -> bool:
+    return isinstance(image, (str, os.PathLike))
+
+
+def _gallery(images: Any) -> Sequence[object]:
+    if isinstance(images, (str, os.PathLike)):
+        paths: Sequence[object] = list_images(images)
+        if not paths:
+            raise ValueError(f"there are no images in the folder {os.fspath(images)!r}")
+        return paths
+    gallery = check_images(images)
+    if len(gallery) == 0:
+        raise ValueError("the gallery is empty; give a folder or at least one image")
+    return gallery
+
+
+def _check_records(records: Any, n_images: int) -> list[dict[str, Any]] | None:
+    if records is None:
+        return None
+    if hasattr(records, "to_dicts"):  # polars
+        records = records.to_dicts()
+    elif hasattr(records, "to_dict"):  # pandas
+        records = records.to_dict("records")
+    if not isinstance(records, Sequence) or not all(isinstance(r, Mapping) for r in records):
+        raise ValueError(
+            "records must be a DataFrame or a sequence of dicts, one for each image; got a "
+            f"{type(records).__name__}"
+        )
+    if len(records) != n_images:
+        raise ValueError(
+            f"records must be one for each image: got {len(records)} records and {n_images} images"
+        )
+    return [dict(record) for record in records]
+
+
+def _fit_embedder(
+    embedder: ImageEmbedder, gallery: Sequence[object]
+) -> tuple[ImageEmbedder, NDArray[np.float32], dict[int, ImageReadError]]:
+    try:
+        check_is_fitted(embedder)
+    except NotFittedError:
+        embedder = clone(embedder)
+        return embedder, *embedder.fit_transform_with_errors(gallery)
+    return embedder, *embedder.transform_with_errors(gallery)
+
+
+def _warn_of(errors: dict[int, ImageReadError], n_images: int) -> None:
+    first = next(iter(errors.values()))
+    warnings.warn(
+        f"{len(errors)} of {n_images} images cannot be read and are not indexed; errors_ lists "
+        f"them. The first: {first}",
+        ImageReadWarning,
+        stacklevel=3,
+    )
