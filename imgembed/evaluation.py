@@ -48,9 +48,7 @@ def average_precision(scores: Any, relevant: Any) -> NDArray[np.float64]:
     precision = found / np.arange(1, hits.shape[1] + 1)
     n_relevant = hits.sum(axis=1)
     total = (precision * hits).sum(axis=1)
-    return np.divide(
-        total, n_relevant, out=np.full(len(hits), np.nan), where=n_relevant > 0
-    )
+    return np.divide(total, n_relevant, out=np.full(len(hits), np.nan), where=n_relevant > 0)
 
 
 def mean_average_precision(scores: Any, relevant: Any) -> float:

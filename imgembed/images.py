@@ -133,7 +133,7 @@ def read_image(
                 _check_size(image.size, max_pixels)
                 return _to_rgb(_upright(image))
         return _read_file(_open_target(image), max_pixels, shortest_edge)
-    except _Unreadable as error:
+    except _UnreadableError as error:
         raise ImageReadError(source, str(error)) from error.__cause__
     except MemoryError:
         raise
@@ -259,7 +259,7 @@ def describe_image(image: object) -> str:
     return _kind(image)
 
 
-class _Unreadable(Exception):
+class _UnreadableError(Exception):
     """A reason that is already worded for the user."""
 
 
@@ -302,10 +302,10 @@ def _open_target(image: object) -> str | io.BytesIO:
         image = image["bytes"] if image.get("bytes") is not None else image.get("path")
     if isinstance(image, (bytes, bytearray)):
         if not image:
-            raise _Unreadable("it has no bytes")
+            raise _UnreadableError("it has no bytes")
         return io.BytesIO(image)
     if not isinstance(image, (str, os.PathLike)):
-        raise _Unreadable(
+        raise _UnreadableError(
             f"an image is a path, bytes, a PIL image or an array, got {_kind(image)}"
             + (", a missing value" if image is None or image != image else "")
         )
@@ -313,24 +313,24 @@ def _open_target(image: object) -> str | io.BytesIO:
     if isinstance(path, bytes):
         path = os.fsdecode(path)
     if path.startswith(_URL_SCHEMES):
-        raise _Unreadable("it is an address, not a file; download it first and give the bytes")
+        raise _UnreadableError("it is an address, not a file; download it first and give the bytes")
     _check_file(path)
     return path
 
 
 def _check_file(path: str) -> None:
     if not os.path.exists(path):
-        raise _Unreadable(
+        raise _UnreadableError(
             "the path is empty" if not path else "there is no such file"
         ) from FileNotFoundError(path)
     if os.path.isdir(path):
-        raise _Unreadable(
+        raise _UnreadableError(
             "it is a folder; use list_images(folder) to list its images"
         ) from IsADirectoryError(path)
     if not os.path.isfile(path):  # a pipe would block for ever
-        raise _Unreadable("it is not a regular file")
+        raise _UnreadableError("it is not a regular file")
     if os.path.getsize(path) == 0:
-        raise _Unreadable("the file is empty (0 bytes)")
+        raise _UnreadableError("the file is empty (0 bytes)")
 
 
 def _read_file(
@@ -346,9 +346,9 @@ def _read_file(
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width < 1 or height < 1:
-        raise _Unreadable(f"it has no pixels ({width} x {height})")
+        raise _UnreadableError(f"it has no pixels ({width} x {height})")
     if width * height > max_pixels:
-        raise _Unreadable(
+        raise _UnreadableError(
             f"it has {width} x {height} = {width * height:,} pixels, more than "
             f"max_pixels={max_pixels:,}; raise max_pixels if you trust the file"
         )
@@ -364,7 +364,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode == "F":
-        raise _Unreadable(_NO_FLOATS)
+        raise _UnreadableError(_NO_FLOATS)
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _deep_grey_to_rgb(image)
     if image.has_transparency_data:
@@ -382,7 +382,7 @@ _NO_FLOATS = (
 def _deep_grey_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     grey = np.asarray(image)
     if grey.min() < 0 or grey.max() > 65535:
-        raise _Unreadable(
+        raise _UnreadableError(
             f"its integer pixels range from {grey.min()} to {grey.max()}, not within 0..65535; "
             "scale them to 0..255 and convert to uint8"
         )
@@ -400,11 +400,14 @@ def _scale_16_bit(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 def _read_array(pixels: NDArray[Any], max_pixels: int) -> NDArray[np.uint8]:
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
         channels_first = pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4)
-        raise _Unreadable(
+        raise _UnreadableError(
             "an array must have shape (height, width), (height, width, 3) in RGB or "
             "(height, width, 4) in RGBA"
-            + ("; this one has its channels first: use array.transpose(1, 2, 0)"
-               if channels_first else "")
+            + (
+                "; this one has its channels first: use array.transpose(1, 2, 0)"
+                if channels_first
+                else ""
+            )
         )
     _check_size((pixels.shape[1], pixels.shape[0]), max_pixels)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
@@ -420,8 +423,8 @@ def _as_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     if pixels.dtype == np.uint16:
         return _scale_16_bit(pixels)
     if pixels.dtype.kind == "f":
-        raise _Unreadable(_NO_FLOATS)
-    raise _Unreadable(
+        raise _UnreadableError(_NO_FLOATS)
+    raise _UnreadableError(
         f"pixels must have dtype uint8, uint16 or bool, got {pixels.dtype}; convert to uint8"
     )
 

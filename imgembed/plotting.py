@@ -69,7 +69,7 @@ def plot_hits(
         raise ValueError("there are no queries to draw")
     pyplot = import_optional("matplotlib.pyplot", extra="plot", needed_by="plot_hits")
     n_columns = 1 + max(map(len, hits), default=0)
-    figure, axes = pyplot.subplots(
+    _, axes = pyplot.subplots(
         len(queries),
         n_columns,
         figsize=(_CELL * n_columns, (_CELL + 0.4) * len(queries)),
@@ -196,9 +196,8 @@ def _cell(image: object, caption: str) -> str:
     if pixels is not None:
         jpeg = io.BytesIO()
         Image.fromarray(pixels).save(jpeg, "JPEG", quality=85)
-        picture = (
-            f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}">'
-        )
+        encoded = base64.b64encode(jpeg.getvalue()).decode()
+        picture = f'<img alt="" src="data:image/jpeg;base64,{encoded}">'
     return f'<td>{picture}<div class="caption">{html.escape(caption)}</div></td>'
 
 

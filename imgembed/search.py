@@ -72,9 +72,7 @@ class ImageSearch(BaseEstimator):
     [[{'name': 'b'}]]
     """
 
-    def __init__(
-        self, embedder: ImageEmbedder, index: NearestNeighborIndex | None = None
-    ) -> None:
+    def __init__(self, embedder: ImageEmbedder, index: NearestNeighborIndex | None = None) -> None:
         self.embedder = embedder
         self.index = index
 
@@ -210,9 +208,7 @@ class SearchResult:
     def records(self) -> list[list[dict[str, Any]]]:
         """The records of each query's hits; empty dicts if there are no records."""
         records = self.all_records
-        return [
-            [{} if records is None else records[i] for i in row if i >= 0] for row in self.ids
-        ]
+        return [[{} if records is None else records[i] for i in row if i >= 0] for row in self.ids]
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -10,9 +10,7 @@ N_SIFT_DIMENSIONS = 128
 _SMALLEST_EDGE = 8
 
 
-def detect_sift(
-    image: NDArray[np.uint8], n_keypoints: int, longest_edge: int
-) -> NDArray[np.uint8]:
+def detect_sift(image: NDArray[np.uint8], n_keypoints: int, longest_edge: int) -> NDArray[np.uint8]:
     """SIFT descriptors of the strongest keypoints of an image.
 
     Parameters

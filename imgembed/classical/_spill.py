@@ -24,7 +24,7 @@ class DescriptorSpill:
 
     def __init__(self, n_dimensions: int) -> None:
         self.n_dimensions = n_dimensions
-        self._file = tempfile.TemporaryFile(prefix="imgembed-")
+        self._file = tempfile.TemporaryFile(prefix="imgembed-")  # noqa: SIM115 (it lives as long as self)
         self._ends = [0]
 
     @property

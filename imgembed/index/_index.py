@@ -290,9 +290,7 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         distances, rows = rank_candidates(self.vectors_, queries, rows, self._metric)
         return distances[:, :k], rows[:, :k]
 
-    def _graph_candidates(
-        self, queries: NDArray[np.float32], k: int
-    ) -> NDArray[np.int64] | None:
+    def _graph_candidates(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64] | None:
         with self._lock:  # hnswlib's ef is state of the graph
             if self._graph is None:
                 self._graph = self._build()
