@@ -9,24 +9,34 @@ nox.options.sessions = ["tests", "lint", "typecheck"]
 nox.options.reuse_existing_virtualenvs = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
+# Sessions that need the library share one environment: torch alone is gigabytes.
+SHARED = Path(".nox", "shared")
 
 
-def _install(session: nox.Session, *groups: str, extra: str = "all") -> None:
-    needs = nox.project.dependency_groups(PROJECT, *groups) if groups else ()
-    session.install(f".[{extra}]", *needs)
+def _needs(*groups: str) -> tuple[str, ...]:
+    return nox.project.dependency_groups(PROJECT, *groups)
+
+
+def _run_with_library(session: nox.Session, *command: str, needs: tuple[str, ...] = ()) -> None:
+    """Run a module in the shared environment, with the library installed in place."""
+    python = SHARED.absolute() / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if not python.exists():
+        session.run("python", "-m", "venv", str(SHARED))
+    install = ("-m", "pip", "install", "--quiet", "-e", ".[all]", *needs)
+    session.run(str(python), *install, external=True)
+    session.run(str(python), *command, external=True)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the test suite; more arguments go to pytest."""
-    _install(session, "test")
-    session.run("pytest", *session.posargs)
+    _run_with_library(session, "-m", "pytest", *session.posargs, needs=_needs("test"))
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format, the floors of the house, and docstrings."""
-    session.install(*nox.project.dependency_groups(PROJECT, "lint"))
+    session.install("--quiet", *_needs("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("lint-imports", env={"PYTHONPATH": os.getcwd()})
@@ -37,30 +47,26 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typecheck(session: nox.Session) -> None:
     """Check types, strictly."""
-    _install(session, "typecheck")
-    session.run("mypy")
+    _run_with_library(session, "-m", "mypy", needs=_needs("typecheck"))
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; warnings are errors."""
-    _install(session, "docs")
-    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build")
+    options = ("-W", "--keep-going", "-b", "html", "docs", "docs/_build")
+    _run_with_library(session, "-m", "sphinx", *options, needs=_needs("docs"))
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure quality and speed on the images under ../shared/data (or the given folder)."""
-    _install(session)
+    """Measure quality and speed on the images under ../shared/data (or ``--images FOLDER``)."""
     # These two slow OpenBLAS down for the sake of old libraries; the others need them not.
-    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-        session.env.pop(name, None)
+    session.env.update(dict.fromkeys(("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")))
     for script in ("quality.py", "throughput.py"):
-        session.run("python", f"benchmarks/{script}", *session.posargs)
+        _run_with_library(session, f"benchmarks/{script}", *session.posargs)
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
     """Run the demonstration as a user would."""
-    _install(session, extra="demo")
-    session.run("imgembed", "demo", *session.posargs)
+    _run_with_library(session, "-m", "imgembed", "demo", *session.posargs)

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parsed = _parser().parse_args(arguments)
     with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
         try:
             parsed.run(parsed)
         except (OSError, ValueError, RuntimeError, ImportError) as error:

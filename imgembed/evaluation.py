@@ -48,7 +48,9 @@ def average_precision(scores: Any, relevant: Any) -> NDArray[np.float64]:
     precision = found / np.arange(1, hits.shape[1] + 1)
     n_relevant = hits.sum(axis=1)
     total = (precision * hits).sum(axis=1)
-    return np.divide(total, n_relevant, out=np.full(len(hits), np.nan), where=n_relevant > 0)
+    averages = np.full(len(hits), np.nan)
+    np.divide(total, n_relevant, out=averages, where=n_relevant > 0)
+    return averages
 
 
 def mean_average_precision(scores: Any, relevant: Any) -> float:

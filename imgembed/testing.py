@@ -88,7 +88,8 @@ class _Case:
 
     @property
     def new(self) -> ImageEmbedder:
-        return clone(self.embedder)  # type: ignore[no-any-return]
+        new: ImageEmbedder = clone(self.embedder)
+        return new
 
     @cached_property
     def fitted(self) -> ImageEmbedder:
@@ -99,7 +100,8 @@ class _Case:
         return self.fitted.transform(self.images)
 
     def refitted(self, **parameters: Any) -> ImageEmbedder:
-        return self.new.set_params(**parameters).fit(self.images)
+        changed: ImageEmbedder = self.new.set_params(**parameters)
+        return changed.fit(self.images)
 
 
 def _random_images() -> list[NDArray[np.uint8]]:
@@ -348,7 +350,7 @@ class _LazyImages(Sequence[Any]):
     def __len__(self) -> int:
         return self.n_images
 
-    def __getitem__(self, row: Any) -> NDArray[np.uint8]:
+    def __getitem__(self, row: Any) -> NDArray[np.uint8]:  # type: ignore[override]
         if not 0 <= row < self.n_images:
             raise IndexError(row)
         image = self.image.copy()

@@ -43,4 +43,4 @@ def bag_of_words(counts: NDArray[np.intp], idf: NDArray[np.float32]) -> NDArray[
     # The square root damps bursts: a repeated pattern is one clue, not hundreds [JDS09].
     weighted = np.sqrt(counts, dtype=np.float32) * idf
     norms = np.linalg.norm(weighted, axis=1, keepdims=True)
-    return weighted / np.where(norms > 0, norms, 1)
+    return (weighted / np.where(norms > 0, norms, 1)).astype(np.float32, copy=False)

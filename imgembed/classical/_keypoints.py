@@ -30,11 +30,13 @@ def detect_sift(image: NDArray[np.uint8], n_keypoints: int, longest_edge: int) -
     grey = cv2.cvtColor(_reduced(image, longest_edge), cv2.COLOR_RGB2GRAY)
     if min(grey.shape) < _SMALLEST_EDGE:
         return np.empty((0, N_SIFT_DIMENSIONS), dtype=np.uint8)
-    _, descriptors = cv2.SIFT_create(nfeatures=n_keypoints).detectAndCompute(grey, None)
+    sift = cv2.SIFT_create(nfeatures=n_keypoints)  # type: ignore[attr-defined]
+    _, descriptors = sift.detectAndCompute(grey, None)
     if descriptors is None:
         return np.empty((0, N_SIFT_DIMENSIONS), dtype=np.uint8)
     # nfeatures keeps all that tie with the last one.
-    return descriptors[:n_keypoints].astype(np.uint8)  # whole numbers 0..255 already
+    strongest: NDArray[np.uint8] = descriptors[:n_keypoints].astype(np.uint8)  # 0..255 already
+    return strongest
 
 
 def rootsift(descriptors: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -58,7 +60,8 @@ def rootsift(descriptors: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
     histograms = descriptors.astype(np.float32)
     totals = histograms.sum(axis=1, keepdims=True)
-    return np.sqrt(histograms / np.maximum(totals, 1))
+    roots: NDArray[np.float32] = np.sqrt(histograms / np.maximum(totals, 1))
+    return roots
 
 
 def _reduced(image: NDArray[np.uint8], longest_edge: int) -> NDArray[np.uint8]:

@@ -45,6 +45,7 @@ class _NetworkEmbedder(ImageEmbedder):
     seed_: int
     weights_digest_: str
     n_features_out_: int
+    _built_from: dict[str, str]
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -69,14 +70,14 @@ class _NetworkEmbedder(ImageEmbedder):
             return
         if getattr(self, "_built_from", built_from) != built_from:
             for learned in ("weights_digest_", "seed_"):  # set_params asked for another network
-                vars(self).pop(learned, None)
+                self.__dict__.pop(learned, None)
         device = resolve_device(self.device)
         network = build_network(self.model_name, self.weights, self._timm_pooling(), self._seed())
         self._check_digest(network)
         self.preprocessing_ = resolve_preprocessing(network)
         self._look_at(network)
         self.device_ = device
-        self.backbone_ = network.to(device, memory_format=torch.channels_last)
+        self.backbone_ = network.to(device).to(memory_format=torch.channels_last)
         self._built_from = built_from
 
     def _seed(self) -> int:
@@ -181,7 +182,7 @@ class CNNEmbedder(_NetworkEmbedder):
     exact_decoding : bool, default=False
         Whether JPEGs are decoded in full. By default a large JPEG is decoded at 1/2, 1/4
         or 1/8, to at least twice the size that the network's resize keeps, which is
-        several times faster and leaves the vectors at a cosine of 0.999 or more.
+        up to twice as fast, at a mean cosine of 0.999 to the exact vectors.
     n_jobs : int or None, default=-1
         Threads that read images ahead of the network; -1 means one for each processor.
     on_error : {"raise", "nan"}, default="raise"

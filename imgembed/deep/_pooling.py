@@ -58,7 +58,7 @@ def token_layout(network: Any, output: Tensor) -> TokenLayout:
         )
     has_cls = getattr(network, "cls_token", None) is not None
     n_prefix = getattr(network, "num_prefix_tokens", None)
-    norms = [getattr(network, attribute, None) for attribute in ("norm", "fc_norm")]
+    norms: list[Any] = [getattr(network, attribute, None) for attribute in ("norm", "fc_norm")]
     if not any(_is_norm(norm) for norm in norms) or (has_cls and n_prefix is None):
         raise ValueError(
             f"{name} does not return all its tokens after its final norm, so that pooling them "

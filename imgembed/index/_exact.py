@@ -96,7 +96,7 @@ def rank_candidates(
 def _distances(vectors: Floats, query: Floats, metric: str) -> NDArray[np.float64]:
     near, far = vectors.astype(np.float64), query.astype(np.float64)
     if metric == "ip":
-        return 1 - near @ far  # type: ignore[no-any-return]
+        return 1 - near @ far
     difference = near - far
     squares = np.einsum("ij,ij->i", difference, difference)
     if metric == "euclidean":

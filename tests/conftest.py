@@ -1,0 +1,53 @@
+"""What all tests share: no network, no windows, and where the images are."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported
+os.environ["MPLBACKEND"] = "Agg"
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from imgembed.demo import gallery_paths
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+NO_SHARED_DATA = f"the image sets for testing are not at {SHARED_DATA}"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of image sets that may not be shipped with the project."""
+    if SHARED_DATA.is_dir():
+        return SHARED_DATA
+    if "IMGEMBED_REQUIRE_SHARED_DATA" in os.environ:
+        pytest.fail(NO_SHARED_DATA)
+    pytest.skip(NO_SHARED_DATA)
+
+
+@pytest.fixture(scope="session")
+def photographs() -> list[Path]:
+    """Real photographs that come with scikit-image."""
+    return gallery_paths()
+
+
+@pytest.fixture
+def make_noise() -> Callable[..., NDArray[np.uint8]]:
+    """A maker of images of random blocks, which have keypoints."""
+
+    def make(seed: int = 0, height: int = 120, width: int = 160) -> NDArray[np.uint8]:
+        rng = np.random.default_rng(seed)
+        blocks = rng.integers(0, 256, (height // 10, width // 10, 3), dtype=np.uint8)
+        return np.kron(blocks, np.ones((10, 10, 1), dtype=np.uint8))
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _close_figures() -> Iterator[None]:
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
