@@ -24,6 +24,9 @@ _RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
+# Resized images of more than this many times the network's input are computed in part.
+_LARGEST_RESIZED = 16
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -57,10 +60,10 @@ class Preprocessing:
         return math.floor(min(self.height, self.width) / self.crop_pct)
 
     def crop(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Resize and crop in one step.
+        """Resize, and crop the centre.
 
-        Pixels outside the crop are never computed, so that a strip of 4000 x 3 costs no more
-        than a square; the others are those of resizing first and cropping after.
+        Of a strip that would become enormous (4000 x 3) only the crop is computed, which may
+        differ in the rounding of pixels.
 
         Parameters
         ----------
@@ -74,6 +77,9 @@ class Preprocessing:
         resized = self._resized(picture.width, picture.height)
         left = round((resized[0] - self.width) / 2)
         top = round((resized[1] - self.height) / 2)
+        if resized[0] * resized[1] <= _LARGEST_RESIZED * self.height * self.width:
+            whole = np.asarray(picture.resize(resized, self.resampling))
+            return whole[top : top + self.height, left : left + self.width]
         scale_x, scale_y = picture.width / resized[0], picture.height / resized[1]
         box = (
             left * scale_x,

