@@ -139,23 +139,24 @@ class SIFTEmbedder(ImageEmbedder):
         check_is_fitted(self)
 
     def _fit_images(self, images: Sequence[object], on_error: str) -> dict[int, ImageReadError]:
-        return self._learn(images, on_error)[1]
+        with DescriptorSpill(N_SIFT_DIMENSIONS) as spill:
+            return self._learn(images, on_error, spill)
 
     def _fit_embed_images(
         self, images: Sequence[object], on_error: str
     ) -> tuple[NDArray[np.float32], dict[int, ImageReadError]]:
-        spill, errors = self._learn(images, on_error)
-        readable = iter(spill)
-        rows: Iterable[Any] = (
-            errors[row] if row in errors else next(readable) for row in range(len(images))
-        )
-        return self._embed_prepared(rows, len(images), on_error)
+        with DescriptorSpill(N_SIFT_DIMENSIONS) as spill:
+            errors = self._learn(images, on_error, spill)
+            readable = iter(spill)
+            rows: Iterable[Any] = (
+                errors[row] if row in errors else next(readable) for row in range(len(images))
+            )
+            return self._embed_prepared(rows, len(images), on_error)
 
     def _learn(
-        self, images: Sequence[object], on_error: str
-    ) -> tuple[DescriptorSpill, dict[int, ImageReadError]]:
-        """Learn the codebook; return the descriptors of the readable images, and the errors."""
-        spill = DescriptorSpill(N_SIFT_DIMENSIONS)
+        self, images: Sequence[object], on_error: str, spill: DescriptorSpill
+    ) -> dict[int, ImageReadError]:
+        """Learn the codebook, and leave the descriptors of the readable images in the spill."""
         errors: dict[int, ImageReadError] = {}
         for row, one in enumerate(self._prepared(images)):
             if not isinstance(one, ImageReadError):
@@ -174,7 +175,7 @@ class SIFTEmbedder(ImageEmbedder):
         for descriptors in spill:
             frequency += self._count(descriptors) > 0
         self.idf_ = inverse_document_frequency(frequency, self.n_images_)
-        return spill, errors
+        return errors
 
     def _prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return detect_sift(image, self.n_keypoints, self.longest_edge)

@@ -6,6 +6,7 @@ image is read twice.
 
 import tempfile
 from collections.abc import Iterator
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 class DescriptorSpill:
     """Append descriptors image by image; sample them, or go through them again.
 
-    They are in a nameless temporary file, which is gone when this object or the process is.
+    They are in a nameless temporary file, which is gone after the ``with`` block or with the
+    process.
 
     Parameters
     ----------
@@ -24,8 +26,14 @@ class DescriptorSpill:
 
     def __init__(self, n_dimensions: int) -> None:
         self.n_dimensions = n_dimensions
-        self._file = tempfile.TemporaryFile(prefix="imgembed-")  # noqa: SIM115 (it lives as long as self)
+        self._file = tempfile.TemporaryFile(prefix="imgembed-")  # noqa: SIM115 (closed by __exit__)
         self._ends = [0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     @property
     def n_descriptors(self) -> int:
