@@ -1,0 +1,103 @@
+"""The frame: a lazy front door, rooms with one door each, a README that works."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import imgembed
+from imgembed._optional import import_optional
+
+PROJECT = Path(__file__).parents[1]
+PACKAGE = Path(imgembed.__file__).parent
+
+
+def test_importing_it_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import imgembed; dir(imgembed); "
+        "print(sorted(set(sys.modules) - before))"
+    )
+    loaded = ast.literal_eval(subprocess.check_output([sys.executable, "-c", code], text=True))
+    # What it does not load cannot take time: import takes some milliseconds.
+    assert [name for name in loaded if not name.startswith("imgembed")] == []
+
+
+def test_the_front_door_shows_and_gives_all_public_names() -> None:
+    assert set(imgembed.__all__) <= set(dir(imgembed))
+    for name in imgembed.__all__:
+        value = getattr(imgembed, name)
+        assert value.__doc__, f"{name} has no docstring"
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        imgembed.Nothing  # noqa: B018
+
+
+def test_static_types_know_the_names_that_load_lazily() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    typed = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level
+        for alias in node.names
+    }
+    assert typed == set(imgembed.__all__)
+
+
+# What only one room may do.
+ROOMS = {
+    r"Image\.open\(|cv2\.imread|cv2\.imdecode": {"images.py"},
+    r"import hnswlib": {"index/_hnsw.py"},
+    r"torch\.load\(|safetensors": {"deep/_checkpoints.py"},
+    r"^\s*(import|from) (torch|timm)\b": {
+        "deep/_backbones.py",
+        "deep/_checkpoints.py",
+        "deep/_embedders.py",
+        "deep/_pooling.py",
+    },
+}
+
+
+@pytest.mark.parametrize("pattern", ROOMS)
+def test_each_thing_is_done_in_one_room(pattern: str) -> None:
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if re.search(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert found == ROOMS[pattern]
+
+
+def test_a_missing_extra_is_named() -> None:
+    with pytest.raises(ImportError, match=r"a_plot needs.*'nowhere'.*imgembed\[plot\]"):
+        import_optional("nowhere.module", extra="plot", needed_by="a_plot")
+
+
+def test_an_installed_module_that_fails_raises_its_own_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_module.py").write_text("import what_it_needs")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="what_it_needs"):
+        import_optional("broken_module", extra="plot", needed_by="a_plot")
+
+
+def test_the_code_in_the_readme_runs(
+    tmp_path: Path, photographs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    code = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0]
+    for row, path in enumerate(photographs[:8]):
+        kind = tmp_path / "photos" / ("a" if row % 2 else "b")
+        kind.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as picture:
+            picture.convert("RGB").save(kind / f"{path.stem}.jpg")
+    Image.open(photographs[0]).convert("RGB").save(tmp_path / "query.jpg")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["vectors"].shape == (8, 1280)
+    assert (tmp_path / "hits.png").is_file()

@@ -1,0 +1,222 @@
+"""ImageSearch and its result: a table, a picture, a page."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas
+import polars
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from imgembed import (
+    CNNEmbedder,
+    FingerprintError,
+    ImageReadError,
+    ImageReadWarning,
+    ImageSearch,
+    NearestNeighborIndex,
+    SIFTEmbedder,
+    read_image,
+)
+from imgembed.evaluation import average_precision, mean_average_precision, precision_at_k
+from imgembed.plotting import html_page, plot_hits
+
+
+def cnn() -> CNNEmbedder:
+    return CNNEmbedder("tf_efficientnet_lite0", weights="bundled")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photographs: list[Path]) -> Path:
+    """Six photographs, two files that are none, and a name that is HTML."""
+    gallery = tmp_path / "gallery"
+    (gallery / "sub").mkdir(parents=True)
+    for path in photographs[:5]:
+        picture = Image.fromarray(read_image(path))
+        picture.thumbnail((200, 200))
+        picture.save(gallery / "sub" / f"{path.stem}.png")
+    picture.save(gallery / "<script>alert(1)<script> & $x$.png")
+    (gallery / "broken.jpg").write_bytes(b"no image")
+    (gallery / "empty.jpg").touch()
+    (gallery / "notes.txt").touch()
+    return gallery
+
+
+@pytest.fixture
+def search(folder: Path) -> ImageSearch:
+    with pytest.warns(ImageReadWarning, match=r"2 of 8 images.*broken\.jpg"):
+        return ImageSearch(cnn()).fit(folder)
+
+
+def test_a_folder_is_indexed_and_its_broken_files_are_listed(search: ImageSearch) -> None:
+    assert {Path(str(search.images_[row])).name for row in search.errors_} == {
+        "broken.jpg",
+        "empty.jpg",
+    }
+    assert len(search.rows_) == 6
+    assert not set(search.rows_) & set(search.errors_)
+
+
+def test_every_image_finds_itself_first(search: ImageSearch) -> None:
+    queries = [search.images_[row] for row in search.rows_]
+    result = search.search(queries, n_neighbors=2)
+    assert np.allclose(result.distances[:, 0], 0, atol=1e-5)
+    first = [Path(str(search.images_[i])).name for i in result.ids[:, 0]]
+    # The picture with the odd name is there twice, under another name too.
+    assert sum(a == Path(str(b)).name for a, b in zip(first, queries, strict=True)) >= 5
+    assert not set(result.ids.ravel()) & set(search.errors_)
+
+
+def test_one_query_is_a_result_of_one_row(search: ImageSearch, photographs: list[Path]) -> None:
+    for query in (photographs[0], str(photographs[0]), read_image(photographs[0])):
+        result = search.search(query, n_neighbors=1)
+        assert result.ids.shape == (1, 1)
+        assert Path(str(result.images[result.ids[0, 0]])).stem == photographs[0].stem
+
+
+def test_fewer_images_than_neighbours_are_padded(search: ImageSearch) -> None:
+    result = search.search(search.images_[search.rows_[0]], n_neighbors=9)
+    assert (result.ids[0, 6:] == -1).all()
+    assert np.isinf(result.distances[0, 6:]).all()
+    assert len(result.to_pandas()) == len(result.records[0]) == 6
+    assert "-1" not in repr(result)
+
+
+@pytest.mark.parametrize("kind", ["dicts", "pandas", "polars"])
+def test_records_come_with_the_hits(kind: str, photographs: list[Path]) -> None:
+    table = {"name": [path.stem for path in photographs[:4]], "price": [1, 2, 3, 4]}
+    records: Any = {
+        "dicts": [{"name": n, "price": p} for n, p in zip(*table.values(), strict=True)],
+        "pandas": pandas.DataFrame(table, index=[9, 8, 7, 6]),
+        "polars": polars.DataFrame(table),
+    }[kind]
+    search = ImageSearch(cnn()).fit(photographs[:4], records)
+    result = search.search(photographs[2], n_neighbors=2)
+    assert result.records[0][0] == {"name": photographs[2].stem, "price": 3}
+    frame = result.to_pandas()
+    assert frame.columns.tolist() == ["query", "rank", "id", "distance", "image", "name", "price"]
+    assert frame["rank"].tolist() == [1, 2]
+    assert frame["image"][0] == str(photographs[2])
+
+
+def test_records_must_be_one_for_each_image(photographs: list[Path]) -> None:
+    with pytest.raises(ValueError, match="1 records and 4 images"):
+        ImageSearch(cnn()).fit(photographs[:4], [{}])
+    with pytest.raises(ValueError, match="sequence of dicts"):
+        ImageSearch(cnn()).fit(photographs[:4], ["a"] * 4)
+
+
+def test_a_changed_embedder_is_refused_with_the_reason(search: ImageSearch) -> None:
+    search.embedder_.set_params(pooling="max")
+    with pytest.raises(FingerprintError, match=r"pooling was 'avg' and is 'max'"):
+        search.search(search.images_[search.rows_[0]])
+
+
+def test_what_cannot_be_searched_says_why(search: ImageSearch, tmp_path: Path) -> None:
+    with pytest.raises(NotFittedError):
+        ImageSearch(cnn()).search("query.jpg")
+    with pytest.raises(ImageReadError, match="no such file"):
+        search.search("query.jpg")
+    with pytest.raises(ValueError, match="no query"):
+        search.search([])
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        ImageSearch(cnn()).fit(tmp_path / "absent")
+    with pytest.raises(ValueError, match="no images in the folder"):
+        ImageSearch(cnn()).fit(Path(__file__).parent)
+    with pytest.raises(ValueError, match="none of 2 images can be read"):
+        ImageSearch(cnn()).fit([b"a", b"b"])
+    with pytest.raises(ValueError, match="gallery is empty"):
+        ImageSearch(cnn()).fit([])
+
+
+def test_an_unfitted_embedder_is_cloned_and_a_fitted_one_used(photographs: list[Path]) -> None:
+    embedder = SIFTEmbedder(50, 100, random_state=0)
+    search = ImageSearch(embedder, NearestNeighborIndex(metric="euclidean")).fit(photographs[:4])
+    assert not hasattr(embedder, "vocabulary_")
+    assert search.index_.metric == "euclidean"
+    assert search.search(photographs[1], 1).ids.tolist() == [[1]]
+    assert ImageSearch(search.embedder_).fit(photographs[4:8]).embedder_ is search.embedder_
+    assert not hasattr(clone(search), "index_")
+
+
+def test_a_pickled_search_answers_the_same(search: ImageSearch) -> None:
+    query = search.images_[search.rows_[2]]
+    again = pickle.loads(pickle.dumps(search))
+    assert np.array_equal(again.search(query).ids, search.search(query).ids)
+
+
+def test_pages_and_notebooks_escape_everything(search: ImageSearch) -> None:
+    result = search.search([search.images_[row] for row in search.rows_], n_neighbors=6)
+    for page in (result.to_html("<b>title</b>"), result._repr_html_()):
+        assert "&lt;script&gt;alert(1)&lt;script&gt; &amp;" in page
+        assert "<script" not in page
+        assert "<b>" not in page
+        assert page.count("data:image/jpeg;base64,") == 6 * 7
+    assert "<title>x</title>" in html_page("x", "")
+
+
+def test_a_picture_has_a_row_a_query_and_a_cell_a_hit(search: ImageSearch, tmp_path: Path) -> None:
+    result = search.search([search.images_[row] for row in search.rows_], n_neighbors=3)
+    axes = result.plot(n_queries=2)
+    assert axes.shape == (2, 4)
+    assert all(axis.images for axis in axes.ravel())
+    axes[0, 0].figure.savefig(tmp_path / "grid.png")  # $x$ in a name is no formula
+    assert plt.get_fignums() == [axes[0, 0].figure.number]
+
+
+def test_a_hit_that_is_gone_is_drawn_as_such(photographs: list[Path]) -> None:
+    axes = plot_hits([photographs[0]], [["gone.jpg"]], [["gone.jpg"]])
+    assert "cannot be read" in axes[0, 1].get_title()
+    with pytest.raises(ValueError, match="no queries"):
+        plot_hits([], [], [])
+
+
+def test_the_table_of_a_result_is_readable(search: ImageSearch) -> None:
+    row = search.rows_[-1]
+    lines = repr(search.search(search.images_[row], n_neighbors=2)).splitlines()
+    assert lines[0] == "SearchResult of 1 query, 2 neighbours each:"
+    assert lines[2].split() == ["1", "0.0000", str(search.images_[row])]
+
+
+def test_average_precision_by_hand_and_by_scikit_learn() -> None:
+    from sklearn.metrics import average_precision_score
+
+    rng = np.random.default_rng(0)
+    scores, relevant = (
+        rng.permuted(np.tile(np.arange(30.0), (20, 1)), axis=1),
+        rng.random((20, 30)) < 0.2,
+    )
+    relevant[:, 0] = True
+    wanted = [average_precision_score(r, s) for r, s in zip(relevant, scores, strict=True)]
+    np.testing.assert_allclose(average_precision(scores, relevant), wanted)
+    # Relevant at ranks 1, 3 and 4: (1/1 + 2/3 + 3/4) / 3.
+    by_hand = average_precision([[4, 3, 2, 1]], [[1, 0, 1, 1]])
+    np.testing.assert_allclose(by_hand, (1 + 2 / 3 + 3 / 4) / 3)
+
+
+def test_equal_scores_gain_nothing() -> None:
+    np.testing.assert_allclose(average_precision([[1, 1, 1]], [[1, 0, 0]]), 1 / 3)
+    assert precision_at_k([[1, 1, 1]], [[1, 0, 0]], 1) == 0
+
+
+def test_queries_without_answers_do_not_count() -> None:
+    assert mean_average_precision([[2, 1], [2, 1]], [[1, 0], [0, 0]]) == 1
+    with pytest.raises(ValueError, match="no query has a relevant image"):
+        mean_average_precision([[1, 2]], [[0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("scores", "relevant", "told"),
+    [([[1]], [[1, 0]], "shape"), ([1], [1], "shape"), ([[np.nan]], [[1]], "NaN"),
+     (np.zeros((0, 3)), np.zeros((0, 3)), "at least one")],
+)  # fmt: skip
+def test_bad_scores_are_errors(scores: Any, relevant: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        average_precision(scores, relevant)
+    with pytest.raises(ValueError, match="k must be from 1 to"):
+        precision_at_k([[1, 2]], [[1, 0]], 3)
