@@ -12,6 +12,7 @@ from .base import ImageEmbedder
 from .classical import SIFTEmbedder
 from .deep import CNNEmbedder, ViTEmbedder
 from .demo import run_demo
+from .images import ImageReadWarning
 from .search import ImageSearch
 
 EMBEDDERS: dict[str, Callable[[], ImageEmbedder]] = {
@@ -37,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parsed = _parser().parse_args(arguments)
     with warnings.catch_warnings():
+        warnings.simplefilter("default", ImageReadWarning)
         warnings.showwarning = _show_warning  # type: ignore[assignment]
         try:
             parsed.run(parsed)

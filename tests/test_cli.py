@@ -78,7 +78,7 @@ def test_errors_are_one_line_and_a_status(
 
 
 def test_sift_and_networks_can_be_chosen(gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    query = str(gallery / "coffee.jpg")
+    query = str(gallery / "astronaut.jpg")
     too_few = main(["search", str(gallery), query, "--embedder", "sift"])
     printed = capsys.readouterr()
     assert too_few == 0 or "n_words" in printed.err

@@ -23,8 +23,11 @@ def test_importing_it_loads_nothing_heavy() -> None:
         "print(sorted(set(sys.modules) - before))"
     )
     loaded = ast.literal_eval(subprocess.check_output([sys.executable, "-c", code], text=True))
-    # What it does not load cannot take time: import takes some milliseconds.
-    assert [name for name in loaded if not name.startswith("imgembed")] == []
+    heavy = {"PIL", "cv2", "hnswlib", "joblib", "matplotlib", "numpy", "pandas", "scipy", "sklearn",
+             "timm", "torch", "tqdm"}  # fmt: skip
+    assert heavy.isdisjoint(name.partition(".")[0] for name in loaded)
+    # What is not loaded takes no time; what remains is of Python's own.
+    assert len(loaded) < 60
 
 
 def test_the_front_door_shows_and_gives_all_public_names() -> None:
@@ -51,7 +54,7 @@ def test_static_types_know_the_names_that_load_lazily() -> None:
 ROOMS = {
     r"Image\.open\(|cv2\.imread|cv2\.imdecode": {"images.py"},
     r"import hnswlib": {"index/_hnsw.py"},
-    r"torch\.load\(|safetensors": {"deep/_checkpoints.py"},
+    r"torch\.load\(|import safetensors": {"deep/_checkpoints.py"},
     r"^\s*(import|from) (torch|timm)\b": {
         "deep/_backbones.py",
         "deep/_checkpoints.py",

@@ -58,7 +58,7 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         Vectors in the index.
     n_features_in_ : int
         Their width.
-    vectors_ : ndarray of shape (n_samples_fit_, n_features_in_), dtype float32
+    vectors_ : ndarray of shape (n_images, n_features), dtype float32
         The vectors; for "cosine" scaled to unit length.
     algorithm_ : {"hnsw", "exact"}
         What searches.
@@ -196,7 +196,7 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
         Returns
         -------
-        graph : csr_matrix of shape (n_queries, n_samples_fit_)
+        graph : csr_matrix of shape (n_queries, n_images)
             With ``mode="distance"`` it holds ``n_neighbors + 1`` distances a row, because a
             fitted vector counts as its own neighbour; with "connectivity" ``n_neighbors``
             ones. It may be given to estimators that take ``metric="precomputed"``.
