@@ -8,28 +8,60 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import evaluation, plotting, testing
+    from . import classical, evaluation, plotting, testing
     from .base import ImageEmbedder
-    from .classical import SIFTEmbedder
+    from .classical import (
+        VLAD,
+        AKAZEEmbedder,
+        AKAZEExtractor,
+        BagOfVisualWords,
+        FisherVector,
+        HOGEmbedder,
+        LocalFeatures,
+        ORBEmbedder,
+        ORBExtractor,
+        SIFTEmbedder,
+        SIFTExtractor,
+        SURFEmbedder,
+        SURFExtractor,
+        VisualVocabulary,
+    )
     from .deep import CheckpointError, CNNEmbedder, ViTEmbedder
     from .images import ImageReadError, ImageReadWarning, list_images, read_image
     from .index import NearestNeighborIndex
+    from .rerank import GeometricReranker, QueryExpansion
     from .search import FingerprintError, ImageSearch, SearchResult
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AKAZEEmbedder",
+    "AKAZEExtractor",
+    "BagOfVisualWords",
     "CNNEmbedder",
     "CheckpointError",
     "FingerprintError",
+    "FisherVector",
+    "GeometricReranker",
+    "HOGEmbedder",
     "ImageEmbedder",
     "ImageReadError",
     "ImageReadWarning",
     "ImageSearch",
+    "LocalFeatures",
     "NearestNeighborIndex",
+    "ORBEmbedder",
+    "ORBExtractor",
+    "QueryExpansion",
     "SIFTEmbedder",
+    "SIFTExtractor",
+    "SURFEmbedder",
+    "SURFExtractor",
     "SearchResult",
+    "VLAD",
     "ViTEmbedder",
+    "VisualVocabulary",
+    "classical",
     "evaluation",
     "list_images",
     "plotting",
@@ -37,19 +69,34 @@ __all__ = [
     "testing",
 ]
 
-_ROOMS = {"evaluation", "plotting", "testing"}
+_ROOMS = {"classical", "evaluation", "plotting", "testing"}
 _ROOM_OF = {
+    "AKAZEEmbedder": "classical",
+    "AKAZEExtractor": "classical",
+    "BagOfVisualWords": "classical",
     "CNNEmbedder": "deep",
     "CheckpointError": "deep",
     "FingerprintError": "search",
+    "FisherVector": "classical",
+    "GeometricReranker": "rerank",
+    "HOGEmbedder": "classical",
     "ImageEmbedder": "base",
     "ImageReadError": "images",
     "ImageReadWarning": "images",
     "ImageSearch": "search",
+    "LocalFeatures": "classical",
     "NearestNeighborIndex": "index",
+    "ORBEmbedder": "classical",
+    "ORBExtractor": "classical",
+    "QueryExpansion": "rerank",
     "SIFTEmbedder": "classical",
+    "SIFTExtractor": "classical",
+    "SURFEmbedder": "classical",
+    "SURFExtractor": "classical",
     "SearchResult": "search",
+    "VLAD": "classical",
     "ViTEmbedder": "deep",
+    "VisualVocabulary": "classical",
     "list_images": "images",
     "read_image": "images",
 }

@@ -5,9 +5,10 @@ import json
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, ClassVar, Self
+from contextlib import closing
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from joblib import effective_n_jobs
@@ -17,6 +18,9 @@ from sklearn.utils import Tags, check_scalar
 from tqdm.auto import tqdm
 
 from .images import ImageReadError, ImageReadWarning, check_images, read_image
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # Parameters that say how the work is done, or from where weights come, and leave the
 # vectors as they are. What the weights are is in the fingerprint by their content.
@@ -37,7 +41,142 @@ _READ_AHEAD = 4
 _PROGRESS_DELAY = 2.0  # seconds; shorter work shows no bar
 
 
-class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC):
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], n_threads: int, n_ahead: int
+) -> Generator[Result]:
+    """The results of a function, in order, computed in threads ahead of the consumer.
+
+    Parameters
+    ----------
+    function : callable
+        Of one item. What it raises is raised where its result would come.
+    items : iterable
+        They are taken one by one, no more than ``n_ahead`` before their turn.
+    n_threads : int
+        Threads that run the function.
+    n_ahead : int
+        The most items that are under way or done and not yet consumed.
+
+    Yields
+    ------
+    result : object
+        The function's result for each item.
+    """
+    ahead: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="imgembed")
+    try:
+        for item in items:
+            ahead.append(pool.submit(function, item))
+            if len(ahead) >= n_ahead:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class ImageTransformer(TransformerMixin, BaseEstimator, ABC):
+    """What reads images in threads and makes something of each.
+
+    Parameters
+    ----------
+    n_jobs : int or None
+        Threads that read and prepare images. -1 means one for each processor, None means 1
+        unless in a :func:`joblib.parallel_config` context.
+    on_error : str
+        What happens to an image that cannot be read: "raise", or what the subclass offers.
+    progress : {"auto", True, False}
+        Whether to show a progress bar. "auto" shows one in a terminal or notebook for work
+        that takes longer than two seconds.
+    max_pixels : int
+        Larger images are refused before they are decoded.
+    """
+
+    n_jobs: int | None
+    on_error: str
+    progress: bool | str
+    max_pixels: int
+
+    # What may be asked for instead of an error.
+    _on_error_choices: ClassVar[tuple[str, ...]] = ("raise", "nan")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.no_validation = True
+        return tags
+
+    def _check_parameters(self) -> None:
+        check_scalar(self.max_pixels, "max_pixels", int, min_val=1)
+        check_choice("on_error", self.on_error, self._on_error_choices)
+        check_choice("progress", self.progress, ("auto", True, False))
+
+    def _shortest_edge(self) -> int | None:
+        """How many pixels along the shortest edge suffice; None means all of them."""
+        return None
+
+    def _prepared(
+        self,
+        images: Iterable[object],
+        prepare: Callable[[NDArray[np.uint8]], Any],
+        n_beyond: int = 0,
+    ) -> Iterator[Any]:
+        """Each image prepared, or its ImageReadError, in order of rows.
+
+        Threads read ahead of the consumer, by a number of images for each of them and
+        ``n_beyond`` more.
+        """
+
+        def read_and_prepare(numbered: tuple[int, object]) -> Any:
+            return self._read_and_prepare(*numbered, prepare)
+
+        n_threads = effective_n_jobs(self.n_jobs)
+        n_images = len(images) if isinstance(images, Sized) else None
+        results = map_ahead(
+            read_and_prepare, _numbered(images), n_threads, n_beyond + _READ_AHEAD * n_threads
+        )
+        bar = tqdm(
+            total=n_images,
+            desc=type(self).__name__,
+            unit="image",
+            delay=_PROGRESS_DELAY if self.progress == "auto" else 0,
+            disable=None if self.progress == "auto" else not self.progress,
+        )
+        with bar, closing(results):
+            for result in results:
+                yield result
+                bar.update()
+
+    def _read_and_prepare(
+        self, row: int, image: object, prepare: Callable[[NDArray[np.uint8]], Any]
+    ) -> Any:
+        try:
+            pixels = read_image(
+                image, max_pixels=self.max_pixels, shortest_edge=self._shortest_edge()
+            )
+        except ImageReadError as error:
+            return error.with_row(row)
+        try:
+            return prepare(pixels)
+        except Exception as error:
+            error.add_note(f"while preparing the image in row {row}")
+            raise
+
+    def _warn_of(self, errors: dict[int, ImageReadError]) -> None:
+        if not errors:
+            return
+        listed = "; ".join(
+            f"row {row} ({error.source}): {error.reason}" for row, error in errors.items()
+        )
+        warnings.warn(
+            f"{len(errors)} images cannot be read; nothing, or NaN, stands for them: {listed}",
+            ImageReadWarning,
+            stacklevel=3,
+        )
+
+
+class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
     """Base class of all transformers from images to vectors.
 
     A subclass stores its parameters in ``__init__`` (among them the five below), and
@@ -66,10 +205,6 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     _vectors_version: ClassVar[int] = 1
 
     batch_size: int
-    n_jobs: int | None
-    on_error: str
-    progress: bool | str
-    max_pixels: int
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Make ready to transform: load the network, or learn the codebook.
@@ -224,9 +359,6 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
-        tags.no_validation = True
         tags.transformer_tags.preserves_dtype = []  # always float32
         return tags
 
@@ -253,15 +385,9 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     def _n_features_out(self) -> int:
         """The width of the vectors."""
 
-    def _shortest_edge(self) -> int | None:
-        """How many pixels along the shortest edge suffice; None means all of them."""
-        return None
-
     def _check_parameters(self) -> None:
+        super()._check_parameters()
         check_scalar(self.batch_size, "batch_size", int, min_val=1)
-        check_scalar(self.max_pixels, "max_pixels", int, min_val=1)
-        check_choice("on_error", self.on_error, ("raise", "nan"))
-        check_choice("progress", self.progress, ("auto", True, False))
 
     def _fit_images(self, images: Sequence[object], on_error: str) -> dict[int, ImageReadError]:
         """Learn from images. What needs only loading learns nothing and reads nothing."""
@@ -279,7 +405,8 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     def _embed_images(
         self, images: Sequence[object], on_error: str
     ) -> tuple[NDArray[np.float32], dict[int, ImageReadError]]:
-        return self._embed_prepared(self._prepared(images), len(images), on_error)
+        prepared = self._prepared(images, self._prepare, self.batch_size)
+        return self._embed_prepared(prepared, len(images), on_error)
 
     def _embed_prepared(
         self, prepared: Iterable[Any], n_images: int, on_error: str
@@ -302,60 +429,6 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             vectors[rows] = self._embed(batch)
         return vectors, errors
 
-    def _prepared(self, images: Sequence[object]) -> Iterator[Any]:
-        """Each image prepared, or its ImageReadError, in order of rows.
-
-        Threads read ahead of the consumer, by a bounded number of images.
-        """
-        n_threads = effective_n_jobs(self.n_jobs)
-        window = self.batch_size + _READ_AHEAD * n_threads
-        ahead: deque[Future[Any]] = deque()
-        pool = ThreadPoolExecutor(n_threads, thread_name_prefix="imgembed")
-        bar = tqdm(
-            total=len(images),
-            desc=type(self).__name__,
-            unit="image",
-            delay=_PROGRESS_DELAY if self.progress == "auto" else 0,
-            disable=None if self.progress == "auto" else not self.progress,
-        )
-        try:
-            for row in range(len(images)):
-                ahead.append(pool.submit(self._read_and_prepare, row, images[row]))
-                if len(ahead) == window:
-                    yield ahead.popleft().result()
-                    bar.update()
-            while ahead:
-                yield ahead.popleft().result()
-                bar.update()
-        finally:
-            pool.shutdown(cancel_futures=True)
-            bar.close()
-
-    def _read_and_prepare(self, row: int, image: object) -> Any:
-        try:
-            pixels = read_image(
-                image, max_pixels=self.max_pixels, shortest_edge=self._shortest_edge()
-            )
-        except ImageReadError as error:
-            return error.with_row(row)
-        try:
-            return self._prepare(pixels)
-        except Exception as error:
-            error.add_note(f"while preparing the image in row {row}")
-            raise
-
-    def _warn_of(self, errors: dict[int, ImageReadError]) -> None:
-        if not errors:
-            return
-        listed = "; ".join(
-            f"row {row} ({error.source}): {error.reason}" for row, error in errors.items()
-        )
-        warnings.warn(
-            f"{len(errors)} images cannot be read; no vector, or NaN, stands for them: {listed}",
-            ImageReadWarning,
-            stacklevel=3,
-        )
-
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     """Raise a ValueError that lists the choices unless value is one of them.
@@ -372,6 +445,13 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     if not any(value is c or (isinstance(c, str) and value == c) for c in choices):
         listed = ", ".join(map(repr, choices))
         raise ValueError(f"{name} must be one of {listed}, got {value!r}")
+
+
+def _numbered(images: Any) -> Iterator[tuple[int, object]]:
+    """Images with their rows; what has rows need not be able to iterate."""
+    if hasattr(images, "__getitem__"):
+        return ((row, images[row]) for row in range(len(images)))
+    return enumerate(images)
 
 
 def _at_least_one(images: Sequence[object]) -> Sequence[object]:

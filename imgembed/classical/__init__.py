@@ -1,5 +1,35 @@
-"""Features made by hand: local descriptors, codebooks and what is built on them."""
+"""Features made by hand: local features, codebooks and what is built on them."""
 
-from ._embedders import SIFTEmbedder
+from ._aggregation import VLAD, BagOfVisualWords
+from ._akaze import AKAZEEmbedder, AKAZEExtractor
+from ._extractor import LocalFeatureExtractor
+from ._features import LocalFeatures
+from ._fisher import FisherVector
+from ._hog import HOGEmbedder
+from ._matching import GeometricMatch, match_features, verify_match
+from ._orb import ORBEmbedder, ORBExtractor
+from ._sift import SIFTEmbedder, SIFTExtractor
+from ._surf import SURFEmbedder, SURFExtractor, surf_available
+from ._vocabulary import VisualVocabulary
 
-__all__ = ["SIFTEmbedder"]
+__all__ = [
+    "AKAZEEmbedder",
+    "AKAZEExtractor",
+    "BagOfVisualWords",
+    "FisherVector",
+    "GeometricMatch",
+    "HOGEmbedder",
+    "LocalFeatureExtractor",
+    "LocalFeatures",
+    "ORBEmbedder",
+    "ORBExtractor",
+    "SIFTEmbedder",
+    "SIFTExtractor",
+    "SURFEmbedder",
+    "SURFExtractor",
+    "VLAD",
+    "VisualVocabulary",
+    "match_features",
+    "surf_available",
+    "verify_match",
+]

@@ -1,103 +1,334 @@
-"""The visual vocabulary: k-means over descriptors, and the nearest word of each."""
+"""VisualVocabulary: the codebook of visual words."""
+
+from collections.abc import Iterable
+from typing import Any, Self
 
 import numpy as np
+from joblib import effective_n_jobs
 from numpy.typing import NDArray
-from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils.validation import check_is_fitted
 
-# Rows of a distance matrix at a time: this many fit the cache; 8,192 were 1.5 times slower.
-_BLOCK = 512
-# Lloyd stops when fewer than this share of the descriptors change their word.
-_SETTLED = 0.002
+from ..base import check_choice
+from ._descriptors import DescriptorFormat, Points
+from ._features import LocalFeatures
+from ._reservoir import Reservoir
+from ._words import Assigner, CellAssigner, ExactAssigner, assign, learn_words
+
+# Below this many words a matrix product with all of them is as fast as looking into cells.
+_EXACT_UP_TO = 4096
+# The least share of descriptors whose exact nearest word approximate assignment must find.
+_AGREEMENT = 0.99
+_MOST_WORDS = 65_536
+# Descriptors to learn a word from: with half of them the error is 3 % larger, with more
+# nothing is gained. And the most in all, which bounds the memory for large vocabularies.
+_DESCRIPTORS_PER_WORD = 100
+_MOST_DESCRIPTORS = 2_000_000
 
 
-def learn_words(
-    descriptors: NDArray[np.float32],
-    n_words: int,
-    n_iterations: int,
-    random_state: np.random.RandomState,
-) -> NDArray[np.float32]:
-    """Cluster descriptors with k-means.
-
-    Lloyd's iterations from distinct random descriptors; a word that loses all its
-    descriptors restarts at the descriptor that lies farthest from its own word.
+class VisualVocabulary(BaseEstimator):
+    """A codebook of visual words, learned from local descriptors by k-means.
 
     Parameters
     ----------
-    descriptors : ndarray of shape (n_descriptors, n_dimensions), dtype float32
-    n_words : int
-        At most the number of distinct descriptors.
-    n_iterations : int
-        The most iterations.
-    random_state : RandomState
+    n_words : int, default=1000
+        Words of the codebook, up to 65,536.
+    n_iterations : int, default=5
+        The most iterations of k-means over all words, after a start in two levels that
+        is nearly as good already.
+    subsample : int or "auto", default="auto"
+        Descriptors to learn from, drawn from all that are seen, each with the same chance. They
+        bound the memory. "auto" takes 100 a word and at most two million.
+    assignment : {"auto", "exact", "approximate"}, default="auto"
+        How the nearest word of a descriptor is found: by comparing with all words, or with
+        those in the nearest cells of words. "auto": exact up to 4,096 words.
+    metric : {"auto", "euclidean", "hamming"}, default="auto"
+        "hamming" takes descriptors as strings of bits, eight to a byte. "auto" does so for
+        LocalFeatures of ORB and AKAZE, and for nothing else.
+    n_jobs : int or None, default=-1
+        Threads that learn; -1 means one for each processor. The words do not depend on it.
+    random_state : int, RandomState instance or None, default=None
+        Draws the sample and the start of k-means.
 
-    Returns
-    -------
-    words : ndarray of shape (n_words, n_dimensions), dtype float32
+    Attributes
+    ----------
+    words_ : ndarray of shape (n_words, n_dimensions), dtype float32
+        The visual words. For bits, the share of ones at each place.
+    n_features_in_ : int
+        Width of the descriptors, in bytes for bits.
+    kind_ : str or None
+        The kind of LocalFeatures that it was learned from; None if from arrays.
+    n_descriptors_seen_ : int
+        Descriptors from which the sample was drawn.
+    agreement_ : float
+        For which share of the descriptors assignment finds the nearest word: 1 if
+        exact, else as measured on 2,000 descriptors of the sample.
 
     Raises
     ------
     ValueError
         If there are fewer distinct descriptors than words.
-    """
-    distinct = np.unique(descriptors, axis=0)
-    if len(distinct) < n_words:
-        raise ValueError(
-            f"the images have {len(distinct)} distinct descriptors, too few for n_words={n_words}; "
-            "give more images or fewer words"
-        )
-    words = distinct[np.sort(random_state.choice(len(distinct), n_words, replace=False))]
-    labels = np.full(len(descriptors), -1)
-    for _ in range(n_iterations):
-        previous = labels
-        labels, distances = assign_words(descriptors, words)
-        words = _means(descriptors, labels, distances, n_words)
-        if np.mean(labels != previous) < _SETTLED:
-            break
-    return words
 
+    See Also
+    --------
+    BagOfVisualWords : Histograms of words.
+    VLAD : Residuals to words.
 
-def assign_words(
-    descriptors: NDArray[np.float32], words: NDArray[np.float32]
-) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """The nearest word of each descriptor.
+    Notes
+    -----
+    Memory while learning: at most four times ``subsample`` descriptors, and 150 MB, however
+    many images go by.
 
-    Parameters
+    k-means starts with a smaller k-means in two levels. 4,096 words from 200,000 SIFT
+    descriptors have an error 0.3 % above that of scikit-learn's KMeans with its k-means++
+    start, twenty times as fast (``benchmarks/local_features.py``).
+
+    Approximate assignment sorts the words into ``sqrt(n_words) / 2`` cells, and looks into as
+    many of the nearest cells as it takes to find the nearest word of 98 % of the sample. At
+    65,536 words that is seven times as fast as exact search and two to three times as fast
+    as hnswlib at the same agreement, because all descriptors of an image that look into
+    a cell are one matrix product; at 4,096 words exact search is about as fast.
+
+    Bits are compared by the Hamming distance. Their words are means of bits, not rounded:
+    k-majority [3]_ without the last step, which loses what a narrow majority knows.
+
+    References
     ----------
-    descriptors : ndarray of shape (n_descriptors, n_dimensions), dtype float32
-    words : ndarray of shape (n_words, n_dimensions), dtype float32
+    .. [1] J. Sivic and A. Zisserman, "Video Google: A Text Retrieval Approach to Object
+       Matching in Videos", ICCV 2003.
+    .. [2] J. Philbin, O. Chum, M. Isard, J. Sivic and A. Zisserman, "Object retrieval with
+       large vocabularies and fast spatial matching", CVPR 2007.
+    .. [3] C. Grana, D. Borghesani, M. Manfredi and R. Cucchiara, "A fast approach for
+       integrating ORB descriptors in the bag of words model", SPIE 2013.
 
-    Returns
-    -------
-    labels : ndarray of shape (n_descriptors,), dtype intp
-    distances : ndarray of shape (n_descriptors,), dtype float32
-        Squared Euclidean, less the squared norm of the descriptor.
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from imgembed import VisualVocabulary
+    >>> descriptors = np.random.default_rng(0).random((500, 8), dtype=np.float32)
+    >>> vocabulary = VisualVocabulary(n_words=20, random_state=0).fit(descriptors)
+    >>> vocabulary.words_.shape
+    (20, 8)
+    >>> vocabulary.predict(descriptors[:3]).shape
+    (3,)
     """
-    labels = np.empty(len(descriptors), dtype=np.intp)
-    distances = np.empty(len(descriptors), dtype=np.float32)
-    norms = np.einsum("ij,ij->i", words, words)
-    for start in range(0, len(descriptors), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        block = descriptors[rows] @ (-2 * words.T)
-        block += norms
-        labels[rows] = block.argmin(axis=1)
-        distances[rows] = np.take_along_axis(block, labels[rows, np.newaxis], axis=1)[:, 0]
-    return labels, distances
 
+    def __init__(
+        self,
+        n_words: int = 1000,
+        *,
+        n_iterations: int = 5,
+        subsample: int | str = "auto",
+        assignment: str = "auto",
+        metric: str = "auto",
+        n_jobs: int | None = -1,
+        random_state: Any = None,
+    ) -> None:
+        self.n_words = n_words
+        self.n_iterations = n_iterations
+        self.subsample = subsample
+        self.assignment = assignment
+        self.metric = metric
+        self.n_jobs = n_jobs
+        self.random_state = random_state
 
-def _means(
-    descriptors: NDArray[np.float32],
-    labels: NDArray[np.intp],
-    distances: NDArray[np.float32],
-    n_words: int,
-) -> NDArray[np.float32]:
-    counts = np.bincount(labels, minlength=n_words)
-    ones = np.ones(len(labels), dtype=np.float32)
-    membership = sparse.csr_array(
-        (ones, (labels, np.arange(len(labels)))), shape=(n_words, len(labels))
-    )
-    words: NDArray[np.float32] = (membership @ descriptors) / np.maximum(counts, 1)[:, np.newaxis]
-    empty = np.flatnonzero(counts == 0)
-    if len(empty):
-        to_own_word = distances + np.einsum("ij,ij->i", descriptors, descriptors)
-        words[empty] = descriptors[np.argsort(-to_own_word, kind="stable")[: len(empty)]]
-    return words.astype(np.float32, copy=False)
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn words from descriptors, in place of any that are there.
+
+        Parameters
+        ----------
+        X : array of shape (n_descriptors, n_dimensions), LocalFeatures, or iterable of them
+            An iterable, also a generator, is gone through once.
+        y : ignored
+            For the API of scikit-learn.
+
+        Returns
+        -------
+        self : VisualVocabulary
+
+        Raises
+        ------
+        ValueError
+            If descriptors differ in kind or width, are not finite, or have fewer distinct
+            rows than there are words.
+        """
+        self._forget()
+        self._let_by(X)
+        self._learn()
+        del self._reservoir
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Let more descriptors go by; the words are learned when they are next needed.
+
+        Parameters
+        ----------
+        X : array of shape (n_descriptors, n_dimensions), LocalFeatures, or iterable of them
+            The next part of the stream. The words are the same however it is cut.
+        y : ignored
+            For the API of scikit-learn.
+
+        Returns
+        -------
+        self : VisualVocabulary
+
+        Raises
+        ------
+        ValueError
+            If descriptors differ in kind or width from those before, or after :meth:`fit`,
+            which has not kept its sample.
+        """
+        if hasattr(self, "_words") and not hasattr(self, "_reservoir"):
+            raise ValueError(
+                "this vocabulary was learned by fit, which keeps no sample to go on with: use "
+                "partial_fit from the start, or clone it first"
+            )
+        self._let_by(X)
+        self._stale = True
+        return self
+
+    def predict(self, X: Any) -> NDArray[np.intp]:
+        """The nearest word of each descriptor.
+
+        Parameters
+        ----------
+        X : LocalFeatures or array of shape (n_descriptors, n_dimensions)
+
+        Returns
+        -------
+        labels : ndarray of shape (n_descriptors,), dtype intp
+        """
+        return self.assign(X)[0][:, 0]
+
+    def assign(self, X: Any, n_nearest: int = 1) -> tuple[NDArray[np.intp], Points]:
+        """The nearest words of each descriptor, and how far they are.
+
+        Parameters
+        ----------
+        X : LocalFeatures or array of shape (n_descriptors, n_dimensions)
+            Of one image: what comes of it does not depend on other images.
+        n_nearest : int, default=1
+            Words for each descriptor.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_descriptors, n_nearest), dtype intp
+            Nearest first.
+        distances : ndarray of shape (n_descriptors, n_nearest), dtype float32
+            Squared Euclidean distances, which between bits count those that differ.
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        ValueError
+            If X is of another kind or width than the vocabulary, or there are fewer words.
+        """
+        check_is_fitted(self)
+        self._learn()
+        check_scalar(n_nearest, "n_nearest", int, min_val=1, max_val=len(self._words))
+        descriptors = self._format.check(X, 0)
+        labels, distances = assign(descriptors, self._format.encode, self._assigner, n_nearest, 1)
+        norms = np.square(self._format.encode(descriptors)).sum(axis=1, keepdims=True)
+        return labels, np.maximum(distances + norms, 0)
+
+    def points(self, X: Any) -> Points:
+        """Descriptors as the float32 points that words are the means of.
+
+        Parameters
+        ----------
+        X : LocalFeatures or array of shape (n_descriptors, n_dimensions)
+
+        Returns
+        -------
+        points : ndarray of shape (n_descriptors, n_dimensions), dtype float32
+            Bits are unpacked, so that there are eight times as many dimensions.
+        """
+        check_is_fitted(self)
+        return self._format.encode(self._format.check(X, 0))
+
+    @property
+    def words_(self) -> Points:
+        """The visual words, of shape (n_words, n_dimensions) and dtype float32."""
+        if not self.__sklearn_is_fitted__():
+            raise NotFittedError("this VisualVocabulary has not seen descriptors yet; call fit")
+        self._learn()
+        return self._words
+
+    @property
+    def agreement_(self) -> float:
+        """For which share of the descriptors assignment finds the nearest word."""
+        check_is_fitted(self)
+        self._learn()
+        return getattr(self._assigner, "agreement", 1.0)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether there are words, or a sample to learn them from."""
+        return hasattr(self, "_words") or hasattr(self, "_reservoir")
+
+    def _forget(self) -> None:
+        for name in ("_words", "_assigner", "_reservoir"):
+            self.__dict__.pop(name, None)
+        self._stale = True
+
+    def _check_parameters(self) -> None:
+        check_scalar(self.n_words, "n_words", int, min_val=1, max_val=_MOST_WORDS)
+        check_scalar(self.n_iterations, "n_iterations", int, min_val=1)
+        check_choice("assignment", self.assignment, ("auto", "exact", "approximate"))
+        check_choice("metric", self.metric, ("auto", "euclidean", "hamming"))
+        if self.subsample != "auto":
+            check_scalar(self.subsample, "subsample", int, min_val=self.n_words)
+
+    def _let_by(self, X: Any) -> None:
+        self._check_parameters()
+        one = isinstance(X, LocalFeatures) or (isinstance(X, np.ndarray) and X.ndim == 2)
+        if not one and not isinstance(X, Iterable):
+            raise TypeError(
+                "X must be LocalFeatures, an array of shape (n_descriptors, n_dimensions), or an "
+                f"iterable of them; got a {type(X).__name__}"
+            )
+        for row, descriptors in enumerate([X] if one else X):
+            if not hasattr(self, "_reservoir"):
+                self._format = DescriptorFormat.of(descriptors, row, self.metric)
+                self._reservoir = self._new_reservoir()
+            self._reservoir.extend(self._format.check(descriptors, row))
+        if not hasattr(self, "_reservoir"):
+            raise ValueError("X is empty; give the descriptors of at least one image")
+        self.n_descriptors_seen_ = self._reservoir.n_seen
+        self.n_features_in_, self.kind_ = self._format.n_dimensions, self._format.kind
+
+    def _new_reservoir(self) -> Reservoir:
+        random_state = check_random_state(self.random_state)
+        self._seed = random_state.randint(np.iinfo(np.int32).max)
+        automatic = min(self.n_words * _DESCRIPTORS_PER_WORD, _MOST_DESCRIPTORS)
+        capacity = automatic if self.subsample == "auto" else int(self.subsample)
+        return Reservoir(capacity, np.random.RandomState(self._seed))
+
+    def _learn(self) -> None:
+        """Learn words from the sample, unless it was done since the sample has changed."""
+        if not self._stale:
+            return
+        sample = self._reservoir.sample()
+        self._words = learn_words(
+            sample,
+            self._format.encode,
+            self.n_words,
+            self.n_iterations,
+            lambda words: self._make_assigner(words, sample),
+            np.random.RandomState(self._seed),
+            effective_n_jobs(self.n_jobs),
+        )
+        self._assigner = self._make_assigner(self._words, sample)
+        self._stale = False
+
+    def _make_assigner(self, words: Points, sample: NDArray[Any]) -> Assigner:
+        exact = self.assignment == "exact" or (
+            self.assignment == "auto" and len(words) <= _EXACT_UP_TO
+        )
+        return (
+            ExactAssigner(words)
+            if exact
+            else CellAssigner(words, sample, self._format.encode, _AGREEMENT)
+        )
