@@ -9,10 +9,11 @@ from typing import Any, NoReturn
 
 from . import __version__
 from .base import ImageEmbedder
-from .classical import SIFTEmbedder
+from .classical import AKAZEEmbedder, HOGEmbedder, ORBEmbedder, SIFTEmbedder
 from .deep import CNNEmbedder, ViTEmbedder
 from .demo import run_demo
 from .images import ImageReadWarning
+from .rerank import GeometricReranker
 from .search import ImageSearch
 
 EMBEDDERS: dict[str, Callable[[], ImageEmbedder]] = {
@@ -20,6 +21,9 @@ EMBEDDERS: dict[str, Callable[[], ImageEmbedder]] = {
     "cnn": CNNEmbedder,
     "vit": ViTEmbedder,
     "sift": lambda: SIFTEmbedder(random_state=0),
+    "orb": lambda: ORBEmbedder(random_state=0),
+    "akaze": lambda: AKAZEEmbedder(random_state=0),
+    "hog": HOGEmbedder,
 }
 
 
@@ -76,9 +80,14 @@ def _parser() -> argparse.ArgumentParser:
         choices=EMBEDDERS,
         metavar="NAME",
         help="lite0: EfficientNet-Lite0, works offline (default); cnn: ResNet-50; "
-        "vit: ViT-B/16; sift: SIFT visual words",
+        "vit: ViT-B/16; sift, orb, akaze: visual words of these; hog: histograms of gradients",
     )
     search.add_argument("--n-neighbors", type=_count, default=5, metavar="K", help="default 5")
+    search.add_argument(
+        "--verify",
+        action="store_true",
+        help="put the hits first whose SIFT features fit the query by one homography",
+    )
     search.add_argument("--html", type=Path, metavar="FILE", help="also write a page with pictures")
     search.set_defaults(run=_search)
     return parser
@@ -96,13 +105,11 @@ def _search(parsed: Any) -> None:
     for query in parsed.queries:
         if not query.is_file():
             raise FileNotFoundError(f"there is no image file {str(query)!r}")
-    search = ImageSearch(EMBEDDERS[parsed.embedder]()).fit(parsed.gallery)
+    rerank = GeometricReranker() if parsed.verify else None
+    search = ImageSearch(EMBEDDERS[parsed.embedder](), rerank=rerank).fit(parsed.gallery)
     result = search.search(parsed.queries, parsed.n_neighbors)
-    for query, ids, distances in zip(parsed.queries, result.ids, result.distances, strict=True):
-        print(query)
-        for i, distance in zip(ids, distances, strict=True):
-            if i >= 0:
-                print(f"  {distance:.4f}  {search.images_[i]}")
+    for query, found in zip(parsed.queries, result.lines(), strict=True):
+        print(query, *found, sep="\n")
     if parsed.html is not None:
         page = result.to_html(f"{parsed.gallery} by {parsed.embedder}")
         parsed.html.write_text(page, encoding="utf-8")

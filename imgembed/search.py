@@ -16,8 +16,10 @@ from sklearn.utils.validation import check_is_fitted
 from . import plotting
 from ._optional import import_optional
 from .base import ImageEmbedder
+from .classical import GeometricMatch
 from .images import ImageReadError, ImageReadWarning, check_images, is_one_image, list_images
 from .index import NearestNeighborIndex
+from .rerank import GeometricReranker, QueryExpansion
 
 # Queries that a notebook shows of a result; the table and the page have them all.
 _SHOWN_IN_NOTEBOOK = 10
@@ -38,6 +40,12 @@ class ImageSearch(BaseEstimator):
     index : NearestNeighborIndex, optional
         It is cloned and fitted to the vectors. By default ``NearestNeighborIndex()``, which
         has the cosine metric.
+    rerank : GeometricReranker, optional
+        It is cloned, fitted to the gallery, and puts the first hits of each search into a
+        better order: those whose local features fit the query come first.
+    expansion : QueryExpansion, optional
+        Search again with a mean of the query and its nearest neighbours. Needs the metric
+        "cosine" or "ip". Comes before ``rerank``.
 
     Attributes
     ----------
@@ -47,6 +55,8 @@ class ImageSearch(BaseEstimator):
         The fitted index.
     images_ : sequence
         The gallery; for a folder, the paths of its images.
+    reranker_ : GeometricReranker or None
+        The fitted reranker, whose gallery are the readable images.
     rows_ : ndarray of shape (n_indexed,), dtype int64
         The gallery row of each vector in the index.
     errors_ : dict of int to ImageReadError
@@ -57,6 +67,7 @@ class ImageSearch(BaseEstimator):
     See Also
     --------
     NearestNeighborIndex : The index alone.
+    GeometricReranker : Verification of the first hits.
 
     Examples
     --------
@@ -72,9 +83,18 @@ class ImageSearch(BaseEstimator):
     [[{'name': 'b'}]]
     """
 
-    def __init__(self, embedder: ImageEmbedder, index: NearestNeighborIndex | None = None) -> None:
+    def __init__(
+        self,
+        embedder: ImageEmbedder,
+        index: NearestNeighborIndex | None = None,
+        *,
+        rerank: GeometricReranker | None = None,
+        expansion: QueryExpansion | None = None,
+    ) -> None:
         self.embedder = embedder
         self.index = index
+        self.rerank = rerank
+        self.expansion = expansion
 
     def fit(self, images: Any, records: Any = None) -> Self:
         """Embed a gallery and index it.
@@ -108,6 +128,14 @@ class ImageSearch(BaseEstimator):
         if not len(readable):
             raise ValueError(f"none of {len(gallery)} images can be read; the first: {errors[0]}")
         index = NearestNeighborIndex() if self.index is None else clone(self.index)
+        if self.expansion is not None and index.metric == "euclidean":
+            raise ValueError(
+                "expansion averages directions, which the metric 'euclidean' does not compare: "
+                "take NearestNeighborIndex(metric='cosine')"
+            )
+        self.reranker_ = None
+        if self.rerank is not None:
+            self.reranker_ = clone(self.rerank).fit(_Chosen(gallery, readable))
         self.index_ = index.fit(vectors[readable])
         self.images_, self.rows_, self.errors_, self._records = gallery, readable, errors, checked
         self._parts = self.embedder_.fingerprint_parts()
@@ -129,8 +157,9 @@ class ImageSearch(BaseEstimator):
         Returns
         -------
         result : SearchResult
-            Hits of all queries, nearest first. Where the gallery has fewer than
-            ``n_neighbors`` images, the places that are left have the id -1.
+            Hits of all queries, nearest first; with ``rerank``, verified hits before all
+            others. Where the gallery has fewer than ``n_neighbors`` images, the places that
+            are left have the id -1.
 
         Raises
         ------
@@ -149,9 +178,69 @@ class ImageSearch(BaseEstimator):
         vectors, errors = self.embedder_.transform_with_errors(queries)
         for error in errors.values():
             raise error
-        distances, rows = self.index_.kneighbors(vectors, n_neighbors)
+        distances, rows, n_inliers = self._hits(queries, vectors, n_neighbors)
         ids = np.where(rows < 0, -1, self.rows_[rows])
-        return SearchResult(list(queries), ids, distances, self.images_, self._records)
+        return SearchResult(list(queries), ids, distances, self.images_, self._records, n_inliers)
+
+    def explain(self, query: Any, hit: int) -> GeometricMatch:
+        """How a query's local features match those of a hit.
+
+        Parameters
+        ----------
+        query : image
+            As :func:`imgembed.read_image` takes it.
+        hit : int
+            The id of the hit.
+
+        Returns
+        -------
+        match : GeometricMatch
+            Matches, which of them are inliers, and the transformation;
+            :func:`imgembed.plotting.plot_matches` draws it.
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        ValueError
+            If the search has no ``rerank``, or no image with this id is in the index.
+        """
+        check_is_fitted(self)
+        if self.reranker_ is None:
+            raise ValueError(
+                "explain needs local features: make the search with rerank=GeometricReranker()"
+            )
+        row = int(np.searchsorted(self.rows_, hit))
+        if row == len(self.rows_) or self.rows_[row] != hit:
+            raise ValueError(f"hit must be the id of an image in the index, got {hit!r}")
+        match: GeometricMatch = self.reranker_.explain(query, row)
+        return match
+
+    def _hits(
+        self, queries: Sequence[object], vectors: NDArray[np.float32], n_neighbors: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64] | None]:
+        """Distances, rows of the index, and inliers if hits are verified."""
+        if self.expansion is not None:
+            vectors = self._expanded(vectors, self.expansion)
+        if self.reranker_ is None:
+            return *self.index_.kneighbors(vectors, n_neighbors), None
+        n_tried = max(n_neighbors, self.reranker_.top)
+        distances, rows = self.index_.kneighbors(vectors, n_tried)
+        order, n_inliers = self.reranker_.rerank(queries, rows)
+        first = order[:, :n_neighbors]
+        return (
+            np.take_along_axis(distances, first, axis=1),
+            np.take_along_axis(rows, first, axis=1),
+            n_inliers[:, :n_neighbors],
+        )
+
+    def _expanded(
+        self, vectors: NDArray[np.float32], expansion: QueryExpansion
+    ) -> NDArray[np.float32]:
+        _, rows = self.index_.kneighbors(vectors, expansion.n_neighbors)
+        neighbours = self.index_.vectors_[rows]
+        neighbours[rows < 0] = np.nan
+        return expansion.expand(vectors, neighbours)
 
     def _check_fingerprint(self) -> None:
         now = self.embedder_.fingerprint_parts()
@@ -180,11 +269,14 @@ class SearchResult:
     ids : ndarray of shape (n_queries, n_neighbors), dtype int64
         Rows of the gallery, nearest first; -1 where the gallery has no more.
     distances : ndarray of shape (n_queries, n_neighbors), dtype float64
-        The distances, ascending; inf where the gallery has no more.
+        The distances, ascending unless hits were verified; inf where the gallery has no more.
     images : sequence of images
         The gallery.
     all_records : list of dict or None
         The record of each image in the gallery.
+    n_inliers : ndarray of shape (n_queries, n_neighbors), dtype int64, or None
+        Of hits that local features have verified, the inliers; 0 where they have not, -1 where
+        they were not tried. None if the search does not verify.
 
     Examples
     --------
@@ -203,6 +295,7 @@ class SearchResult:
     distances: NDArray[np.float64]
     images: Sequence[object]
     all_records: list[dict[str, Any]] | None = None
+    n_inliers: NDArray[np.int64] | None = None
 
     @property
     def records(self) -> list[list[dict[str, Any]]]:
@@ -217,12 +310,22 @@ class SearchResult:
         n_queries, n_neighbors = self.ids.shape
         plural = "query" if n_queries == 1 else "queries"
         lines = [f"SearchResult of {n_queries} {plural}, {n_neighbors} neighbours each:"]
-        for q, query in enumerate(self.queries[:_SHOWN_IN_NOTEBOOK]):
-            lines.append(plotting.image_name(query))
-            lines += [f"  {h.rank}  {h.distance:.4f}  {h.name}" for h in self._hits(q)]
+        for query, found in zip(self.queries[:_SHOWN_IN_NOTEBOOK], self.lines(), strict=False):
+            lines += [plotting.image_name(query), *found]
         if n_queries > _SHOWN_IN_NOTEBOOK:
             lines.append(f"... and {n_queries - _SHOWN_IN_NOTEBOOK} more queries")
         return "\n".join(lines)
+
+    def lines(self) -> Iterator[list[str]]:
+        """The hits as text: of each query a list with a line a hit.
+
+        Yields
+        ------
+        lines : list of str
+            Rank, distance, path or id, and inliers where the hit was verified.
+        """
+        for q in range(len(self)):
+            yield [f"  {h.rank}  {h.distance:.4f}  {h.name}{h.proof}" for h in self._hits(q)]
 
     def to_pandas(self) -> Any:
         """The hits as a table with a row a hit.
@@ -231,7 +334,8 @@ class SearchResult:
         -------
         table : pandas.DataFrame
             Columns query (row of the query), rank (from 1), id, distance, image (its path,
-            where the gallery has paths), and those of the records.
+            where the gallery has paths), n_inliers (where hits were verified), and those of
+            the records.
 
         Raises
         ------
@@ -246,6 +350,7 @@ class SearchResult:
                 "id": hit.id,
                 "distance": hit.distance,
                 **({"image": str(hit.image)} if _is_path(hit.image) else {}),
+                **({} if hit.n_inliers is None else {"n_inliers": hit.n_inliers}),
                 **({} if self.all_records is None else self.all_records[hit.id]),
             }
             for q in range(len(self))
@@ -307,7 +412,10 @@ class SearchResult:
         pairs = zip(self.ids[query], self.distances[query], strict=True)
         for rank, (i, distance) in enumerate(pairs, start=1):
             if i >= 0:
-                yield _Hit(rank, int(i), float(distance), self.images[int(i)])
+                n_inliers = None
+                if self.n_inliers is not None:
+                    n_inliers = int(self.n_inliers[query, rank - 1])
+                yield _Hit(rank, int(i), float(distance), self.images[int(i)], n_inliers)
 
 
 @dataclass(frozen=True)
@@ -316,6 +424,7 @@ class _Hit:
     id: int
     distance: float
     image: object
+    n_inliers: int | None
 
     @property
     def name(self) -> str:
@@ -324,7 +433,24 @@ class _Hit:
     @property
     def caption(self) -> str:
         name = Path(os.fsdecode(str(self.image))).name if _is_path(self.image) else self.id
-        return f"{name}\n{self.distance:.3f}"
+        return f"{name}\n{self.distance:.3f}{self.proof}"
+
+    @property
+    def proof(self) -> str:
+        return f", {self.n_inliers} inliers" if self.n_inliers and self.n_inliers > 0 else ""
+
+
+class _Chosen(Sequence[object]):
+    """Some images of a gallery, which stays where it is."""
+
+    def __init__(self, images: Sequence[object], rows: NDArray[np.int64]) -> None:
+        self.images, self.rows = images, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.images[int(self.rows[row])]
 
 
 def _is_path(image: object) -> bool:

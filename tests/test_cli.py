@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from imgembed import ImageEmbedder
 from imgembed.cli import EMBEDDERS, main
 
 
@@ -77,14 +78,17 @@ def test_errors_are_one_line_and_a_status(
     assert printed.out == ""
 
 
-def test_sift_and_networks_can_be_chosen(gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_embedders_can_be_chosen(gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
     query = str(gallery / "astronaut.jpg")
     too_few = main(["search", str(gallery), query, "--embedder", "sift"])
     printed = capsys.readouterr()
     assert too_few == 0 or "n_words" in printed.err
     assert main(["search", str(gallery), query, "--embedder", "vit"]) == 1  # no network here
     assert "weights='bundled'" in capsys.readouterr().err
-    assert set(EMBEDDERS) == {"lite0", "cnn", "vit", "sift"}
+    assert main(["search", str(gallery), query, "--embedder", "hog", "--n-neighbors", "1"]) == 0
+    assert "astronaut.jpg" in capsys.readouterr().out.splitlines()[1]
+    for make in EMBEDDERS.values():
+        assert isinstance(make(), ImageEmbedder)
 
 
 def test_the_demo_finds_photographs_and_writes_pictures(

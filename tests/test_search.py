@@ -135,7 +135,7 @@ def test_what_cannot_be_searched_says_why(search: ImageSearch, tmp_path: Path) -
 
 
 def test_an_unfitted_embedder_is_cloned_and_a_fitted_one_used(photographs: list[Path]) -> None:
-    embedder = SIFTEmbedder(50, 100, random_state=0)
+    embedder = SIFTEmbedder(50, n_keypoints=100, random_state=0)
     search = ImageSearch(embedder, NearestNeighborIndex(metric="euclidean")).fit(photographs[:4])
     assert not hasattr(embedder, "vocabulary_")
     assert search.index_.metric == "euclidean"
