@@ -22,6 +22,9 @@ from ._words import membership
 
 Vector = NDArray[np.float32]
 
+# Of 0.1 to 1.0 times the root mean squared distance, the best on sets of covers and of labels.
+# A wide sigma is worse than hard assignment.
+_SIGMA = 0.15
 # What leaves the vectors as they are, or is in the digest by what was learned.
 _NOT_IN_DIGEST = frozenset({"n_jobs", "random_state", "sparse_output", "subsample", "vocabulary"})
 _TERM_FREQUENCIES: dict[str, Callable[[Any], Any]] = {
@@ -163,8 +166,8 @@ class BagOfVisualWords(Aggregator):
         lost between two words, and vectors are less sparse.
     sigma : float or None, default=None
         Soft assignment weighs a word at distance d by ``exp(-d**2 / (2 * sigma**2))``, and the
-        weights of a descriptor sum to 1. None takes the root mean squared distance to the nearest
-        word in fit.
+        weights of a descriptor sum to 1. None takes 0.15 times the root mean squared distance to
+        the nearest word in fit, which measured best with 4,096 words and more.
     sparse_output : bool, default=False
         Return a CSR array: of 65,536 words an image has a thousand.
     n_jobs : int or None, default=-1
@@ -298,11 +301,14 @@ class BagOfVisualWords(Aggregator):
         return counts
 
     def _scale(self, sets: Any) -> float:
-        """The root mean squared distance to the nearest word, of no use to hard assignment."""
+        """A share of the root mean squared distance to words; of no use to hard assignment."""
         if self.n_nearest == 1:
             return 1.0
-        squares = [self.vocabulary_.assign(one)[1].astype(np.float64) for one in sets]
-        return float(np.sqrt(np.concatenate(squares).mean())) or 1.0
+        total, n_descriptors = 0.0, 0
+        for squares in self._map(lambda one: self.vocabulary_.assign(one)[1], sets):
+            total += float(squares.sum(dtype=np.float64))
+            n_descriptors += len(squares)
+        return _SIGMA * (total / max(n_descriptors, 1)) ** 0.5 or 1.0
 
     def _learned(self) -> list[Any]:
         return [self.vocabulary_.words_, self.idf_, self.sigma_]
@@ -314,6 +320,9 @@ class BagOfVisualWords(Aggregator):
 
     def _count(self, descriptors: Any) -> NDArray[np.float64]:
         """How often each word occurs in one image."""
+        if self.n_nearest == 1:
+            labels = self.vocabulary_.predict(descriptors)
+            return np.bincount(labels, minlength=self._n_features_out).astype(np.float64)
         labels, distances = self.vocabulary_.assign(descriptors, self.n_nearest)
         # Relative to the nearest, lest all of them underflow.
         weights = np.exp((distances[:, :1] - distances) / (2 * self.sigma_**2))

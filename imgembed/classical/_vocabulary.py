@@ -200,7 +200,7 @@ class VisualVocabulary(BaseEstimator):
         -------
         labels : ndarray of shape (n_descriptors,), dtype intp
         """
-        return self.assign(X)[0][:, 0]
+        return self._nearest(X, 1)[1][:, 0]
 
     def assign(self, X: Any, n_nearest: int = 1) -> tuple[NDArray[np.intp], Points]:
         """The nearest words of each descriptor, and how far they are.
@@ -226,11 +226,7 @@ class VisualVocabulary(BaseEstimator):
         ValueError
             If X is of another kind or width than the vocabulary, or there are fewer words.
         """
-        check_is_fitted(self)
-        self._learn()
-        check_scalar(n_nearest, "n_nearest", int, min_val=1, max_val=len(self._words))
-        descriptors = self._format.check(X, 0)
-        labels, distances = assign(descriptors, self._format.encode, self._assigner, n_nearest, 1)
+        descriptors, labels, distances = self._nearest(X, n_nearest)
         norms = np.square(self._format.encode(descriptors)).sum(axis=1, keepdims=True)
         return labels, np.maximum(distances + norms, 0)
 
@@ -263,6 +259,14 @@ class VisualVocabulary(BaseEstimator):
         check_is_fitted(self)
         self._learn()
         return getattr(self._assigner, "agreement", 1.0)
+
+    def _nearest(self, X: Any, n_nearest: int) -> tuple[NDArray[Any], NDArray[np.intp], Points]:
+        """Checked descriptors, their words, and distances less the descriptor's squared norm."""
+        check_is_fitted(self)
+        self._learn()
+        check_scalar(n_nearest, "n_nearest", int, min_val=1, max_val=len(self._words))
+        descriptors = self._format.check(X, 0)
+        return descriptors, *assign(descriptors, self._format.encode, self._assigner, n_nearest, 1)
 
     def __sklearn_is_fitted__(self) -> bool:
         """Whether there are words, or a sample to learn them from."""

@@ -17,11 +17,10 @@ from ._threads import one_blas_thread
 
 Labels = NDArray[np.intp]
 
-# Floats in the distance matrix of a block: 512 descriptors and 4,096 words. Twice as many
-# leave the cache of some processors, and cost half as much again.
-_BLOCK_FLOATS = 2**21
-# Descriptors that go through the cells at once.
-_CELLS_BLOCK = 1024
+# Descriptors and words of one matrix product, whose 2 MB of distances stay in the cache until
+# the smallest have been found. All of 4,096 words at once take a tenth longer.
+_BLOCK = 1024
+_WORDS_BLOCK = 512
 # Descriptors to measure the agreement of approximate assignment on.
 _N_MEASURED = 2000
 # Descriptors at a time while means are taken.
@@ -37,8 +36,6 @@ _CELL_ITERATIONS = 6
 class Assigner(Protocol):
     """What finds the nearest words of points."""
 
-    block: int
-
     def nearest(self, points: Points, n_nearest: int) -> tuple[Labels, Points]:
         """Words and squared distances (less the point's squared norm), nearest first."""
 
@@ -52,12 +49,20 @@ class ExactAssigner:
     """
 
     def __init__(self, words: Points) -> None:
-        self._products = _with_norms(words)
-        self.block = int(np.clip(_BLOCK_FLOATS // len(words), 128, 4096))
+        self._starts = range(0, len(words), _WORDS_BLOCK)
+        self._blocks = [_with_norms(words[start : start + _WORDS_BLOCK]) for start in self._starts]
 
     def nearest(self, points: Points, n_nearest: int) -> tuple[Labels, Points]:
         """Words and squared distances of shape (n_points, n_nearest), nearest first."""
-        return _smallest(_with_ones(points) @ self._products, n_nearest)
+        points = _with_ones(points)
+        found = [
+            _smallest(points @ words, min(n_nearest, words.shape[1])) for words in self._blocks
+        ]
+        labels = np.hstack(
+            [start + best for start, (best, _) in zip(self._starts, found, strict=True)]
+        )
+        chosen, distances = _smallest(np.hstack([best for _, best in found]), n_nearest)
+        return np.take_along_axis(labels, chosen, axis=1), distances
 
 
 class CellAssigner:
@@ -89,8 +94,6 @@ class CellAssigner:
     .. [1] J. Sivic and A. Zisserman, "Video Google: A Text Retrieval Approach to Object
        Matching in Videos", ICCV 2003.
     """
-
-    block = _CELLS_BLOCK
 
     def __init__(
         self, words: Points, descriptors: NDArray[Any], encode: Encode, agreement: float
@@ -172,10 +175,10 @@ def assign(
     distances = np.empty((len(descriptors), n_nearest), dtype=np.float32)
 
     def assign_block(start: int) -> None:
-        rows = slice(start, start + assigner.block)
+        rows = slice(start, start + _BLOCK)
         labels[rows], distances[rows] = assigner.nearest(encode(descriptors[rows]), n_nearest)
 
-    starts = range(0, len(descriptors), assigner.block)
+    starts = range(0, len(descriptors), _BLOCK)
     with one_blas_thread():
         if n_threads == 1 or len(starts) == 1:
             for start in starts:
@@ -326,13 +329,15 @@ def _means(
 ) -> Points:
     counts = np.bincount(labels, minlength=len(words))
     sums = np.zeros(words.shape, dtype=np.float64)
+    norms = np.empty(len(descriptors), dtype=np.float32)
     for start in range(0, len(descriptors), _MEANS_BLOCK):
         rows = slice(start, start + _MEANS_BLOCK)
-        sums += membership(labels[rows], len(words)) @ encode(descriptors[rows])
+        points = encode(descriptors[rows])
+        sums += membership(labels[rows], len(words)) @ points
+        norms[rows] = np.einsum("ij,ij->i", points, points)
     means: Points = (sums / np.maximum(counts, 1)[:, np.newaxis]).astype(np.float32)
     empty = np.flatnonzero(counts == 0)
     if len(empty):
-        norms = [np.square(encode(row[np.newaxis])).sum() for row in descriptors]
         farthest = np.argsort(-(distances + norms), kind="stable")[: len(empty)]
         means[empty] = encode(descriptors[farthest])
     return means
