@@ -62,8 +62,8 @@ def bench(session: nox.Session) -> None:
     """Measure quality and speed on the images under ../shared/data (or ``--images FOLDER``)."""
     # These two slow OpenBLAS down for the sake of old libraries; the others need them not.
     session.env.update(dict.fromkeys(("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")))
-    for script in ("quality.py", "throughput.py"):
-        _run_with_library(session, f"benchmarks/{script}", *session.posargs)
+    for script in ("quality.py", "throughput.py", "local_features.py"):
+        _run_with_library(session, f"benchmarks/{script}", *session.posargs, needs=_needs("bench"))
 
 
 @nox.session

@@ -4,11 +4,9 @@ import hashlib
 import json
 import warnings
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import closing
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from joblib import effective_n_jobs
@@ -17,10 +15,8 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags, check_scalar
 from tqdm.auto import tqdm
 
+from ._threads import map_ahead
 from .images import ImageReadError, ImageReadWarning, check_images, read_image
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 # Parameters that say how the work is done, or from where weights come, and leave the
 # vectors as they are. What the weights are is in the fingerprint by their content.
@@ -39,40 +35,6 @@ _NOT_IN_FINGERPRINT = frozenset(
 # Images read ahead for each thread, beyond one batch: enough to keep the network fed.
 _READ_AHEAD = 4
 _PROGRESS_DELAY = 2.0  # seconds; shorter work shows no bar
-
-
-def map_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], n_threads: int, n_ahead: int
-) -> Generator[Result]:
-    """The results of a function, in order, computed in threads ahead of the consumer.
-
-    Parameters
-    ----------
-    function : callable
-        Of one item. What it raises is raised where its result would come.
-    items : iterable
-        They are taken one by one, no more than ``n_ahead`` before their turn.
-    n_threads : int
-        Threads that run the function.
-    n_ahead : int
-        The most items that are under way or done and not yet consumed.
-
-    Yields
-    ------
-    result : object
-        The function's result for each item.
-    """
-    ahead: deque[Future[Result]] = deque()
-    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="imgembed")
-    try:
-        for item in items:
-            ahead.append(pool.submit(function, item))
-            if len(ahead) >= n_ahead:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 class ImageTransformer(TransformerMixin, BaseEstimator, ABC):

@@ -10,7 +10,8 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
-from .base import check_choice, map_ahead
+from ._threads import map_ahead, one_blas_thread
+from .base import check_choice
 from .classical import (
     GeometricMatch,
     LocalFeatureExtractor,
@@ -177,9 +178,10 @@ class GeometricReranker(BaseEstimator):
                 f"{ids.min()} to {ids.max()}"
             )
         n_inliers = np.full(ids.shape, -1, dtype=np.int64)
-        for row, query in enumerate(self.extractor_.transform(queries)):
-            tried = np.flatnonzero(ids[row, : self.top] >= 0)
-            n_inliers[row, tried] = self._count_inliers(query, ids[row, tried])
+        with one_blas_thread():
+            for row, query in enumerate(self.extractor_.transform(queries)):
+                tried = np.flatnonzero(ids[row, : self.top] >= 0)
+                n_inliers[row, tried] = self._count_inliers(query, ids[row, tried])
         order = np.argsort(-np.maximum(n_inliers, 0), axis=1, kind="stable")
         return order, np.take_along_axis(n_inliers, order, axis=1)
 

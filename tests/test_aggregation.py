@@ -1,4 +1,4 @@
-"""Bags of words, VLAD and Fisher vectors: right by hand and by slow reference, defined for nothing."""
+"""Bags of words, VLAD and Fisher vectors: by hand, by slow reference, and of nothing."""
 
 from pathlib import Path
 from typing import Any
@@ -284,8 +284,9 @@ def test_wrong_descriptors_are_errors(
         fitted.transform([np.zeros((5, 7), np.float32)])
     with pytest.raises(ValueError, match="same extractor"):
         clone(aggregator).fit([*features, *orb])
-    with pytest.raises(ValueError, match="not finite"):
-        fitted.transform([np.full((5, 128), np.nan)])
+    with pytest.raises(ValueError, match="must be finite") as caught:
+        fitted.transform([features[0].descriptors, np.full((5, 128), np.nan)])
+    assert caught.value.__notes__ == ["in row 1 of X"]
     with pytest.raises(ValueError, match="X is empty"):
         clone(aggregator).fit([])
     with pytest.raises(ValueError, match=r"could not be read"):

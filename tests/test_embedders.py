@@ -10,7 +10,20 @@ import timm
 import torch
 from numpy.typing import NDArray
 
-from imgembed import CNNEmbedder, ImageEmbedder, SIFTEmbedder, ViTEmbedder, read_image
+from imgembed import (
+    AKAZEEmbedder,
+    BagOfVisualWords,
+    CNNEmbedder,
+    HOGEmbedder,
+    ImageEmbedder,
+    ORBEmbedder,
+    SIFTEmbedder,
+    SURFEmbedder,
+    VisualVocabulary,
+    ViTEmbedder,
+    read_image,
+)
+from imgembed.classical import surf_available
 from imgembed.testing import check_embedder
 
 EMBEDDERS = {
@@ -20,7 +33,18 @@ EMBEDDERS = {
         "vit_tiny_patch16_224", weights=None, random_state=0
     ),
     "SIFT": lambda _: SIFTEmbedder(n_words=50, random_state=0),
+    "SIFT, VLAD": lambda _: SIFTEmbedder(8, "vlad", random_state=0),
+    "SIFT, Fisher vectors": lambda _: SIFTEmbedder(4, "fisher", random_state=0),
+    "SIFT, soft assignment": lambda _: SIFTEmbedder(
+        aggregation=BagOfVisualWords(VisualVocabulary(50, random_state=0), n_nearest=3)
+    ),
+    "ORB": lambda _: ORBEmbedder(n_words=20, random_state=0),
+    "AKAZE": lambda _: AKAZEEmbedder(n_words=20, random_state=0),
+    "HOG": lambda _: HOGEmbedder(),
+    "HOG, a pyramid": lambda _: HOGEmbedder(n_levels=3),
 }
+if surf_available():
+    EMBEDDERS["SURF"] = lambda _: SURFEmbedder(n_words=20, random_state=0)
 
 
 @pytest.fixture(scope="module")

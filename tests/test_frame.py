@@ -88,11 +88,9 @@ def test_an_installed_module_that_fails_raises_its_own_error(
         import_optional("broken_module", extra="plot", needed_by="a_plot")
 
 
-def test_the_code_in_the_readme_runs(
-    tmp_path: Path, photographs: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    code = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0]
+@pytest.fixture
+def _photos(tmp_path: Path, photographs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files that the code in the documentation names, in the working folder."""
     for row, path in enumerate(photographs[:8]):
         kind = tmp_path / "photos" / ("a" if row % 2 else "b")
         kind.mkdir(parents=True, exist_ok=True)
@@ -100,7 +98,27 @@ def test_the_code_in_the_readme_runs(
             picture.convert("RGB").save(kind / f"{path.stem}.jpg")
     Image.open(photographs[0]).convert("RGB").save(tmp_path / "query.jpg")
     monkeypatch.chdir(tmp_path)
+
+
+def run_code_in(document: str) -> dict[str, Any]:
+    text = (PROJECT / document).read_text(encoding="utf-8")
     names: dict[str, Any] = {}
-    exec(compile(code, "README.md", "exec"), names)
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(code, document, "exec"), names)
+    return names
+
+
+@pytest.mark.usefixtures("_photos")
+def test_the_code_in_the_readme_runs(tmp_path: Path) -> None:
+    names = run_code_in("README.md")
     assert names["vectors"].shape == (8, 1280)
     assert (tmp_path / "hits.png").is_file()
+
+
+@pytest.mark.usefixtures("_photos")
+def test_the_code_in_the_guide_to_local_features_runs(tmp_path: Path) -> None:
+    names = run_code_in("docs/local_features.md")
+    assert names["match"].verified
+    assert names["bags"].shape == (8, 500)
+    for picture in ("matches", "keypoints", "words"):
+        assert (tmp_path / f"{picture}.png").is_file()

@@ -17,8 +17,8 @@ from sklearn.exceptions import NotFittedError
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from imgembed import LocalFeatures, ORBExtractor, SIFTExtractor, VisualVocabulary
+from imgembed._threads import one_blas_thread
 from imgembed.classical._reservoir import Reservoir
-from imgembed.classical._threads import one_blas_thread
 
 Array = NDArray[np.float32]
 
@@ -180,13 +180,13 @@ def test_wrong_descriptors_are_errors(
     for wrong in (orb[0], plain[0]):
         with pytest.raises(ValueError, match=r"'rootsift'.*'(orb|sift)'.*same extractor"):
             vocabulary.predict(wrong)
-    with pytest.raises(ValueError, match=r"128 columns.*image 0 have 32"):
+    with pytest.raises(ValueError, match=r"128 columns.*these have 32"):
         vocabulary.predict(orb[0].descriptors)
     with pytest.raises(ValueError, match=r"image 1 have 5"):
         VisualVocabulary(2).fit([np.zeros((3, 4)), np.zeros((3, 5))])
-    with pytest.raises(ValueError, match=r"image 1 are not finite"):
+    with pytest.raises(ValueError, match=r"must be finite in float32; those of image 1 are not"):
         VisualVocabulary(2).fit([np.zeros((3, 4)), np.full((3, 4), np.nan)])
-    with pytest.raises(ValueError, match="not finite in float32"):
+    with pytest.raises(ValueError, match="finite in float32; those of image 0"):
         VisualVocabulary(2).fit(np.full((3, 4), 1e300))
     with pytest.raises(ValueError, match="must be uint8, eight bits a byte"):
         VisualVocabulary(2, metric="hamming").fit(np.zeros((3, 4)))

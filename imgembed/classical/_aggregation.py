@@ -14,9 +14,9 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
-from ..base import check_choice, map_ahead
+from .._threads import map_ahead, one_blas_thread
+from ..base import check_choice
 from ._descriptors import check_descriptor_sets
-from ._threads import one_blas_thread
 from ._vocabulary import VisualVocabulary
 from ._words import membership
 
@@ -125,9 +125,18 @@ class Aggregator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 
     def _map(self, function: Any, sets: Any) -> Iterator[Any]:
         """A function of each image's descriptors, in threads, in order."""
+
+        def of_row(numbered: tuple[int, Any]) -> Any:
+            row, one = numbered
+            try:
+                return function(one)
+            except ValueError as error:
+                error.add_note(f"in row {row} of X")
+                raise
+
         n_threads = effective_n_jobs(self.n_jobs)
         with one_blas_thread():
-            yield from map_ahead(function, sets, n_threads, 4 * n_threads)
+            yield from map_ahead(of_row, enumerate(sets), n_threads, 4 * n_threads)
 
     @abstractmethod
     def _check_parameters(self) -> None:
@@ -472,6 +481,8 @@ def fit_vocabulary(
     except NotFittedError:
         fitted: VisualVocabulary = clone(vocabulary)
         return fitted.fit(sets)
+    for row, one in enumerate(sets):
+        vocabulary.check(one, row)
     return vocabulary
 
 

@@ -42,7 +42,7 @@ class DescriptorFormat:
     binary: bool
 
     @classmethod
-    def of(cls, one: object, row: int, metric: str = "auto") -> Self:
+    def of(cls, one: object, row: int | None = None, metric: str = "auto") -> Self:
         """The format of the first descriptors."""
         kind = one.kind if isinstance(one, LocalFeatures) else None
         binary = metric == "hamming" or (metric == "auto" and kind in BINARY_KINDS)
@@ -53,37 +53,37 @@ class DescriptorFormat:
         """What makes points of descriptors."""
         return bits_as_points if self.binary else as_points
 
-    def check(self, one: object, row: int) -> NDArray[Any]:
+    def check(self, one: object, row: int | None = None) -> NDArray[Any]:
         """Descriptors as an array, if they have this format; else a ValueError."""
         descriptors = check_descriptors(one, row)
         kind = one.kind if isinstance(one, LocalFeatures) else None
         if kind is not None and self.kind is not None and kind != self.kind:
             raise ValueError(
-                f"the descriptors before were {self.kind!r}, and those of image {row} are "
+                f"the descriptors before were {self.kind!r}, and {_those(row)} are "
                 f"{kind!r}: take the same extractor for all"
             )
         if descriptors.shape[1] != self.n_dimensions:
             raise ValueError(
-                f"the descriptors before had {self.n_dimensions} columns, and those of image "
-                f"{row} have {descriptors.shape[1]}: take the same extractor for all"
+                f"the descriptors before had {self.n_dimensions} columns, and {_those(row)} "
+                f"have {descriptors.shape[1]}: take the same extractor for all"
             )
         if self.binary and descriptors.dtype != np.uint8:
             raise ValueError(
-                f"binary descriptors must be uint8, eight bits a byte; those of image {row} are "
+                f"binary descriptors must be uint8, eight bits a byte; {_those(row)} are "
                 f"{descriptors.dtype}"
             )
         return descriptors
 
 
-def check_descriptors(one: object, row: int) -> NDArray[Any]:
+def check_descriptors(one: object, row: int | None = None) -> NDArray[Any]:
     """The descriptors of one image as a finite array.
 
     Parameters
     ----------
     one : LocalFeatures or array-like of shape (n_keypoints, n_dimensions)
         The descriptors.
-    row : int
-        For the message of an error.
+    row : int or None, default=None
+        Of the image, for the message of an error.
 
     Returns
     -------
@@ -96,24 +96,22 @@ def check_descriptors(one: object, row: int) -> NDArray[Any]:
     """
     if one is None:
         raise ValueError(
-            f"image {row} has no features: it could not be read. Leave out what is None"
+            f"{_those(row)} are None: the image could not be read. Leave out what is None"
         )
     descriptors = one.descriptors if isinstance(one, LocalFeatures) else np.asarray(one)
     if descriptors.ndim != 2 or descriptors.shape[1] == 0:
         raise ValueError(
             "the descriptors of an image must be LocalFeatures or an array of shape (n_keypoints, "
-            f"n_dimensions); those of image {row} have shape {descriptors.shape}"
+            f"n_dimensions); {_those(row)} have shape {descriptors.shape}"
         )
     if descriptors.dtype == np.uint8:
         return descriptors
     if descriptors.dtype.kind not in "fiub":
-        raise ValueError(
-            f"descriptors must be numbers; those of image {row} are {descriptors.dtype}"
-        )
+        raise ValueError(f"descriptors must be numbers; {_those(row)} are {descriptors.dtype}")
     with np.errstate(over="ignore"):
         descriptors = descriptors.astype(np.float32, copy=False)
     if not np.isfinite(descriptors).all():
-        raise ValueError(f"the descriptors of image {row} are not finite in float32")
+        raise ValueError(f"descriptors must be finite in float32; {_those(row)} are not")
     return descriptors
 
 
@@ -149,3 +147,7 @@ def check_descriptor_sets(X: Any) -> Any:
     if len(X) == 0:
         raise ValueError("X is empty; give the descriptors of at least one image")
     return X
+
+
+def _those(row: int | None) -> str:
+    return "these" if row is None else f"those of image {row}"

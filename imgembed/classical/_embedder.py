@@ -11,6 +11,7 @@ from sklearn.base import clone
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
+from .._threads import one_blas_thread
 from ..base import ImageEmbedder, check_choice
 from ..images import ImageReadError
 from ._aggregation import VLAD, Aggregator, BagOfVisualWords
@@ -128,6 +129,12 @@ class LocalFeatureEmbedder(ImageEmbedder):
         vocabulary = VisualVocabulary(n_words, **common)
         kind = BagOfVisualWords if self.aggregation == "bovw" else VLAD
         return kind(vocabulary, n_jobs=self.n_jobs)
+
+    def _embed_images(
+        self, images: Sequence[object], on_error: str
+    ) -> tuple[NDArray[np.float32], dict[int, ImageReadError]]:
+        with one_blas_thread():  # once, and not around each image
+            return super()._embed_images(images, on_error)
 
     def _prepare(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.aggregator_.encode(self._extractor().extract(image))

@@ -125,7 +125,7 @@ class FisherVector(Aggregator):
         return self.pca_.transform(points) / self._scale
 
     def _encode(self, descriptors: Any) -> Vector:
-        points = self._format.encode(self._format.check(descriptors, 0))
+        points = self._format.encode(self._format.check(descriptors))
         if len(points) == 0:
             return np.zeros(self._n_features_out, dtype=np.float32)
         points = self._projected(points.astype(np.float64))

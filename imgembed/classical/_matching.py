@@ -122,9 +122,9 @@ def match_features(
     >>> np.array_equal(pairs[:, 0], 49 - pairs[:, 1])
     True
     """
-    format_ = DescriptorFormat.of(query, 0)
-    a = format_.encode(format_.check(query, 0))
-    b = format_.encode(format_.check(image, 1))
+    format_ = DescriptorFormat.of(query)
+    a = format_.encode(format_.check(query))
+    b = format_.encode(format_.check(image))
     if len(a) == 0 or len(b) < 2:
         return np.empty((0, 2), dtype=np.intp)
     distances = a @ (-2 * b.T)

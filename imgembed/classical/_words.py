@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ..base import map_ahead
+from .._threads import map_ahead, one_blas_thread
 from ._descriptors import Encode, Points, as_points
-from ._threads import one_blas_thread
 
 Labels = NDArray[np.intp]
 
@@ -21,8 +20,6 @@ Labels = NDArray[np.intp]
 # the smallest have been found. All of 4,096 words at once take a tenth longer.
 _BLOCK = 1024
 _WORDS_BLOCK = 512
-# Descriptors to measure the agreement of approximate assignment on.
-_N_MEASURED = 2000
 # Descriptors at a time while means are taken.
 _MEANS_BLOCK = 2**15
 # Lloyd stops when fewer than this share of the descriptors change their word.
@@ -140,9 +137,8 @@ class CellAssigner:
         agreement: float,
     ) -> None:
         """How many cells must be looked into to find the nearest words that often."""
-        some = descriptors[:: -(-len(descriptors) // _N_MEASURED)]
-        labels = assign(some, encode, ExactAssigner(words), 1, 1)[0][:, 0]
-        to_cells = _with_ones(encode(some)) @ self._centres
+        labels = assign(descriptors, encode, ExactAssigner(words), 1, 1)[0][:, 0]
+        to_cells = _with_ones(encode(descriptors)) @ self._centres
         to_right_cell = np.take_along_axis(to_cells, cell_of[labels][:, np.newaxis], axis=1)
         rank = (to_cells < to_right_cell).sum(axis=1)
         self.n_probes = 1 + int(np.quantile(rank, agreement, method="inverted_cdf"))
