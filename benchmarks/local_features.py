@@ -408,7 +408,7 @@ print(vocabulary.n_descriptors_seen_, round(peak() - before))
 def measure_memory(images: Path) -> None:
     """The peak memory of learning, as the number of images grows."""
     features = extract(SIFTExtractor, files(images / "smvs_dvd")[:200])
-    bound = 4 * 100 * N_WORDS * 128 / 2**20 + 150
+    bound = 5 * 100 * N_WORDS * 128 / 2**20 + 150
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "descriptors.npy")
         np.save(file, np.concatenate([one.descriptors for one in features]))

@@ -1,6 +1,7 @@
 """The command line: what it prints, its errors in one line, its exit status."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,19 @@ def test_embedders_can_be_chosen(gallery: Path, capsys: pytest.CaptureFixture[st
     assert "astronaut.jpg" in capsys.readouterr().out.splitlines()[1]
     for make in EMBEDDERS.values():
         assert isinstance(make(), ImageEmbedder)
+
+
+def test_hits_can_be_verified(
+    gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turned = tmp_path / "turned.png"
+    with Image.open(gallery / "astronaut.jpg") as picture:
+        picture.rotate(180).save(turned)
+    options = ["--embedder", "hog", "--n-neighbors", "2", "--verify"]
+    assert main(["search", str(gallery), str(turned), *options]) == 0
+    _, first, second = capsys.readouterr().out.splitlines()
+    assert re.search(r"astronaut\.jpg, \d+ inliers$", first)
+    assert "inliers" not in second
 
 
 def test_the_demo_finds_photographs_and_writes_pictures(

@@ -22,8 +22,8 @@ from ._words import membership
 
 Vector = NDArray[np.float32]
 
-# Of 0.1 to 1.0 times the root mean squared distance, the best on sets of covers and of labels.
-# A wide sigma is worse than hard assignment.
+# Of 0.1 to 1.0 times the root mean squared distance, the best on photographs of covers. Wider
+# is worse than hard assignment.
 _SIGMA = 0.15
 # What leaves the vectors as they are, or is in the digest by what was learned.
 _NOT_IN_DIGEST = frozenset({"n_jobs", "random_state", "sparse_output", "subsample", "vocabulary"})
@@ -172,11 +172,11 @@ class BagOfVisualWords(Aggregator):
         Weigh words by how rare they are, by the images in fit.
     n_nearest : int, default=1
         Words that a descriptor counts for. More (3 to 5) is soft assignment [2]_: less is
-        lost between two words, and vectors are less sparse.
+        lost between two words, vectors are less sparse, and noise is matched too. Try both.
     sigma : float or None, default=None
         Soft assignment weighs a word at distance d by ``exp(-d**2 / (2 * sigma**2))``, and the
         weights of a descriptor sum to 1. None takes 0.15 times the root mean squared distance to
-        the nearest word in fit, which measured best with 4,096 words and more.
+        the nearest word in fit.
     sparse_output : bool, default=False
         Return a CSR array: of 65,536 words an image has a thousand.
     n_jobs : int or None, default=-1

@@ -81,19 +81,18 @@ class VisualVocabulary(BaseEstimator):
 
     Notes
     -----
-    Memory while learning: at most four times ``subsample`` descriptors, and 150 MB, however
+    Memory while learning: at most five times ``subsample`` descriptors, and 150 MB, however
     many images go by.
 
     k-means starts with a smaller k-means in two levels. 4,096 words from 200,000 SIFT
-    descriptors have an error 0.3 % above that of scikit-learn's KMeans with its k-means++
-    start, twenty times as fast (``benchmarks/local_features.py``).
+    descriptors have an error 0.1 % above that of scikit-learn's KMeans with its k-means++
+    start, thirty times as fast (``benchmarks/local_features.py``).
 
     Approximate assignment sorts the words into ``sqrt(n_words) / 2`` cells, and looks into as
     many of the nearest cells as it takes to find the nearest word of 98 % of 2,000
-    descriptors that were held out. At
-    65,536 words that is seven times as fast as exact search and two to three times as fast
-    as hnswlib at the same agreement, because all descriptors of an image that look into
-    a cell are one matrix product; at 4,096 words exact search is about as fast.
+    descriptors that were held out. At 16,384 words that is five times as fast as exact search,
+    at 65,536 seven times, and twice as fast as hnswlib, because all descriptors of an image that
+    look into a cell are one matrix product; up to 4,096 words exact search is as fast.
 
     Bits are compared by the Hamming distance. Their words are means of bits, not rounded:
     k-majority [3]_ without the last step, which loses what a narrow majority knows.
