@@ -12,7 +12,7 @@ from ._extractor import LocalFeatureExtractor
 
 
 class ORBExtractor(LocalFeatureExtractor):
-    """Find ORB features: corners with binary descriptors, ten times as fast as SIFT.
+    """Find ORB features: corners with binary descriptors, several times as fast as SIFT.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class ORBExtractor(LocalFeatureExtractor):
 
 
 class ORBEmbedder(LocalFeatureEmbedder):
-    """Embed images by their ORB features: binary, and ten times as fast as SIFT.
+    """Embed images by their ORB features: binary, and several times as fast as SIFT.
 
     The way from features to vectors is that of :class:`SIFTEmbedder`, with words of bits.
 
