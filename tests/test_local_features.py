@@ -1,6 +1,7 @@
 """Extractors: as OpenCV gives them, in pixels of the image as given, defined for odd images."""
 
 import pickle
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -277,3 +278,20 @@ def test_surf_where_the_build_has_it(
     assert features.descriptors.dtype == np.float32
     assert (features.angles == -1).all() == upright
     assert extractor.extract(np.zeros((50, 50), np.uint8)).descriptors.shape == (0, n_dimensions)
+
+
+@every_extractor
+def test_odd_files_have_features_or_a_named_error(
+    extractor: type[LocalFeatureExtractor], shared_data: Path
+) -> None:
+    paths = [p for p in sorted((shared_data / "odd").rglob("*")) if p.is_file()]
+    with warnings.catch_warnings(record=True) as caught:  # Pillow warns of some, too
+        warnings.simplefilter("always")
+        features = extractor(100, on_error="none").transform(paths)
+    assert sum(issubclass(one.category, ImageReadWarning) for one in caught) == 1
+    found = [one for one in features if one is not None]
+    assert len(found) > len(paths) / 2
+    for one in found:
+        assert np.isfinite(one.positions).all()
+        assert (one.positions >= -0.5).all()
+        assert (one.positions <= np.array(one.image_shape[::-1])).all()
