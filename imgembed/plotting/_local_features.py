@@ -1,23 +1,16 @@
-"""Pictures and pages: images and captions in, Axes or HTML out. Nothing is shown or saved."""
+"""Pictures of local features: keypoints, matches, visual words."""
 
-import base64
-import html
-import io
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ._optional import import_optional
-from .classical import GeometricMatch, LocalFeatures, VisualVocabulary
-from .images import ImageReadError, describe_image, read_image
+from .._optional import import_optional
+from ..classical import GeometricMatch, LocalFeatures, VisualVocabulary
+from ..images import read_image
 
-_THUMBNAIL_EDGE = 128  # pixels
-_CELL = 1.6  # inches
 _WIDTH = 7.0  # inches
 _KEYPOINT, _INLIER, _OUTLIER, _FRAME = "#ffd400", "#2ee059", "#ff5a4f", "#00c8ff"
 _GAP = 8  # pixels between two pictures
@@ -26,73 +19,6 @@ _PATCH_EDGE = 48  # pixels
 # A SIFT descriptor is 4 bins of 3 sigma wide, and a keypoint's scale is 2 sigma.
 _DESCRIBED_SCALES = 6
 _ASSIGNED = [("image", int), ("keypoint", int), ("word", int), ("distance", float)]
-
-_STYLE = """
-.imgembed td { text-align: center; vertical-align: bottom; padding: 4px; font: 12px sans-serif; }
-.imgembed td:first-child { border-right: 2px solid #888; padding-right: 10px; }
-.imgembed .caption { white-space: pre-line; overflow-wrap: anywhere; max-width: 140px; }
-""".strip()
-
-
-def plot_hits(
-    queries: Sequence[object],
-    hits: Sequence[Sequence[object]],
-    captions: Sequence[Sequence[str]],
-) -> NDArray[Any]:
-    """Draw a grid with a row a query: the query, then its hits.
-
-    Parameters
-    ----------
-    queries : sequence of n_queries images
-        As :func:`imgembed.read_image` takes them.
-    hits : sequence of n_queries sequences of images
-        The hits of each query, nearest first.
-    captions : sequence of n_queries sequences of str
-        What stands below each hit.
-
-    Returns
-    -------
-    axes : ndarray of shape (n_queries, 1 + n_neighbors) of matplotlib Axes
-        Their figure is ``axes[0, 0].figure``.
-
-    Raises
-    ------
-    ValueError
-        If there are no queries.
-    ImportError
-        If matplotlib is not installed (extra ``plot``).
-
-    Notes
-    -----
-    An image that cannot be read any more is drawn as an empty cell that says so.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from imgembed.plotting import plot_hits
-    >>> image = np.zeros((8, 8, 3), dtype=np.uint8)
-    >>> plot_hits([image], [[image, image]], [["first", "second"]]).shape
-    (1, 3)
-    """
-    if len(queries) == 0:
-        raise ValueError("there are no queries to draw")
-    pyplot = import_optional("matplotlib.pyplot", extra="plot", needed_by="plot_hits")
-    n_columns = 1 + max(map(len, hits), default=0)
-    _, axes = pyplot.subplots(
-        len(queries),
-        n_columns,
-        figsize=(_CELL * n_columns, (_CELL + 0.4) * len(queries)),
-        squeeze=False,
-        layout="constrained",
-    )
-    for row, query, images, texts in zip(axes, queries, hits, captions, strict=True):
-        for axis in row:
-            axis.set_axis_off()
-        _draw(row[0], query, "query\n" + image_name(query))
-        for axis, image, text in zip(row[1:], images, texts, strict=False):
-            _draw(axis, image, text)
-    drawn: NDArray[Any] = axes
-    return drawn
 
 
 def plot_keypoints(
@@ -324,99 +250,6 @@ def plot_words(
     return drawn
 
 
-def html_hits(
-    queries: Sequence[object],
-    hits: Sequence[Sequence[object]],
-    captions: Sequence[Sequence[str]],
-    n_more: int = 0,
-) -> str:
-    """A table of thumbnails with a row a query: the query, then its hits.
-
-    Parameters
-    ----------
-    queries : sequence of n_queries images
-        As :func:`imgembed.read_image` takes them.
-    hits : sequence of n_queries sequences of images
-        The hits of each query, nearest first.
-    captions : sequence of n_queries sequences of str
-        What stands below each hit.
-    n_more : int, default=0
-        Queries that are left out, which the table then says.
-
-    Returns
-    -------
-    table : str
-        HTML with the thumbnails inside; all text in it is escaped.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from imgembed.plotting import html_hits
-    >>> image = np.zeros((8, 8, 3), dtype=np.uint8)
-    >>> "&lt;b&gt;" in html_hits([image], [[image]], [["<b>"]])
-    True
-    """
-    rows = []
-    for query, images, texts in zip(queries, hits, captions, strict=True):
-        cells = [_cell(query, "query\n" + image_name(query))]
-        cells += [_cell(image, text) for image, text in zip(images, texts, strict=True)]
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    more = f"<p>... and {n_more} more queries</p>" if n_more else ""
-    return (
-        f'<div class="imgembed"><style>{_STYLE}</style><table>{"".join(rows)}</table>{more}</div>'
-    )
-
-
-def html_page(title: str, body: str) -> str:
-    """A self-contained HTML page.
-
-    Parameters
-    ----------
-    title : str
-        Plain text; it is escaped.
-    body : str
-        HTML, for example from :func:`html_hits`.
-
-    Returns
-    -------
-    page : str
-
-    Examples
-    --------
-    >>> from imgembed.plotting import html_page
-    >>> html_page("a < b", "<p>text</p>").splitlines()[3]
-    '<title>a &lt; b</title>'
-    """
-    title = html.escape(title)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n'
-        f"<title>{title}</title>\n<h1>{title}</h1>\n{body}\n</html>\n"
-    )
-
-
-def image_name(image: object) -> str:
-    """What a caption calls an image: the name of its file, or its kind.
-
-    Parameters
-    ----------
-    image : object
-        As :func:`imgembed.read_image` takes it.
-
-    Returns
-    -------
-    name : str
-
-    Examples
-    --------
-    >>> from imgembed.plotting import image_name
-    >>> image_name("photos/cat.jpg")
-    'cat.jpg'
-    """
-    if isinstance(image, (str, os.PathLike)):
-        return Path(os.fspath(image)).name
-    return describe_image(image)
-
-
 def _new_axes(shape: tuple[int, ...]) -> Any:
     pyplot = import_optional("matplotlib.pyplot", extra="plot", needed_by="imgembed.plotting")
     height, width = shape
@@ -539,36 +372,3 @@ def _patch(image: object, features: LocalFeatures, keypoint: int) -> NDArray[np.
         Image.Resampling.BILINEAR,
     )
     return np.asarray(patch)
-
-
-def _draw(axis: Any, image: object, caption: str) -> None:
-    pixels = _small(image)
-    if pixels is not None:
-        axis.imshow(pixels)
-    axis.set_title(
-        caption if pixels is not None else f"{caption}\n(cannot be read)",
-        fontsize=7,
-        parse_math=False,  # a file may be called $x$.jpg
-    )
-
-
-def _cell(image: object, caption: str) -> str:
-    pixels = _small(image)
-    picture = "(cannot be read)"
-    if pixels is not None:
-        jpeg = io.BytesIO()
-        Image.fromarray(pixels).save(jpeg, "JPEG", quality=85)
-        encoded = base64.b64encode(jpeg.getvalue()).decode()
-        picture = f'<img alt="" src="data:image/jpeg;base64,{encoded}">'
-    return f'<td>{picture}<div class="caption">{html.escape(caption)}</div></td>'
-
-
-def _small(image: object) -> NDArray[np.uint8] | None:
-    """A thumbnail's pixels, or None if the image cannot be read any more."""
-    try:
-        pixels = read_image(image, shortest_edge=2 * _THUMBNAIL_EDGE)
-    except ImageReadError:
-        return None
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((_THUMBNAIL_EDGE, _THUMBNAIL_EDGE))
-    return np.asarray(picture)
