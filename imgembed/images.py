@@ -67,7 +67,18 @@ class ImageReadError(ValueError):
         return f"cannot read image{where} ({self.source}): {self.reason}"
 
     def with_row(self, row: int) -> "ImageReadError":
-        """The same error, with the position of the image in X."""
+        """The same error, with the position of the image in X.
+
+        Parameters
+        ----------
+        row : int
+            The position.
+
+        Returns
+        -------
+        error : ImageReadError
+            A new error with the same source, reason and cause.
+        """
         error = ImageReadError(self.source, self.reason, row)
         error.__cause__ = self.__cause__
         return error

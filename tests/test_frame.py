@@ -1,6 +1,8 @@
 """The frame: a lazy front door, rooms with one door each, a README that works."""
 
 import ast
+import inspect
+import operator
 import re
 import subprocess
 import sys
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from numpydoc.validate import validate
 from PIL import Image
 
 import imgembed
@@ -48,6 +51,56 @@ def test_static_types_know_the_names_that_load_lazily() -> None:
         for alias in node.names
     }
     assert typed == set(imgembed.__all__)
+
+
+# What the house does otherwise than numpydoc: returned values have names, which say enough.
+STYLE_OF_THE_HOUSE = {"ES01", "PR07", "PR08", "RT02", "RT03", "SA01"}
+# Their parameters are those that a subclass must have, and its examples are theirs.
+BASES = {"ImageEmbedder", "classical.LocalFeatureExtractor"}
+
+
+def public_names() -> list[str]:
+    """All public classes and functions, and the methods that are written here."""
+    names = [name for name in imgembed.__all__ if not inspect.ismodule(getattr(imgembed, name))]
+    for room in set(imgembed.__all__) - set(names):
+        module = getattr(imgembed, room)
+        named = getattr(module, "__all__", [n for n in vars(module) if not n.startswith("_")])
+        names += [
+            f"{room}.{name}"
+            for name in named
+            if getattr(getattr(module, name), "__module__", "").startswith(f"imgembed.{room}")
+        ]
+    for name in names.copy():
+        names += [
+            f"{name}.{method}"
+            for method, member in inspect.getmembers(operator.attrgetter(name)(imgembed))
+            if not method.startswith("_") and _is_written_here(member)
+        ]
+    return names
+
+
+def _is_written_here(member: object) -> bool:
+    function = member.fget if isinstance(member, property) else member
+    return inspect.isfunction(function) and function.__module__.startswith("imgembed")
+
+
+@pytest.mark.parametrize("name", public_names())
+def test_public_docstrings_are_numpydoc(name: str) -> None:
+    ignored = STYLE_OF_THE_HOUSE | ({"PR02", "EX01"} if name in BASES else set())
+    if _is_method(name) or _is_error(name):
+        ignored.add("EX01")  # the class, or what raises it, has the example
+    errors = validate(f"imgembed.{name}")["errors"]
+    assert [error for error in errors if error[0] not in ignored] == []
+
+
+def _is_method(name: str) -> bool:
+    owner = name.rpartition(".")[0]
+    return bool(owner) and inspect.isclass(operator.attrgetter(owner)(imgembed))
+
+
+def _is_error(name: str) -> bool:
+    member = operator.attrgetter(name)(imgembed)
+    return inspect.isclass(member) and issubclass(member, Exception)
 
 
 # What only one room may do.

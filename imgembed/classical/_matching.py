@@ -48,6 +48,17 @@ class GeometricMatch:
         Height and width of the query.
     image_shape : tuple of (int, int)
         Height and width of the image.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from imgembed import SIFTExtractor
+    >>> from imgembed.classical import verify_match
+    >>> blocks = np.random.default_rng(0).integers(0, 256, (15, 20), dtype=np.uint8)
+    >>> image = np.kron(blocks, np.ones((8, 8), dtype=np.uint8))
+    >>> match = verify_match(*SIFTExtractor().transform([image, image[:, 40:]]))
+    >>> match.verified, match.n_inliers <= match.n_matches, match.homography.shape
+    (True, True, (3, 3))
     """
 
     query_positions: Positions

@@ -236,7 +236,7 @@ class VisualVocabulary(BaseEstimator):
         return labels, np.maximum(distances + norms, 0)
 
     def points(self, X: Any) -> Points:
-        """Descriptors as the float32 points that words are the means of.
+        """Turn descriptors into the float32 points that words are the means of.
 
         Parameters
         ----------
