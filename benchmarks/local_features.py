@@ -249,6 +249,7 @@ def flat(words: NDArray[np.float32]) -> Any:
 
 def time_quantising(descriptors: Descriptors, n_runs: int) -> None:
     """Images of 1,000 descriptors each to words, on one thread, against exact search."""
+    n_threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     held_out = descriptors[-20_000:]
     tried = [np.ascontiguousarray(part) for part in np.split(held_out, 20)]
@@ -257,7 +258,7 @@ def time_quantising(descriptors: Descriptors, n_runs: int) -> None:
         for n_words in (1024, N_WORDS, 16_384, 65_536):
             vocabulary = VisualVocabulary(n_words, random_state=0, n_jobs=-1).fit(learn)
             time_one_size(vocabulary, tried, held_out, n_runs)
-    faiss.omp_set_num_threads(2)
+    faiss.omp_set_num_threads(n_threads)
 
 
 def time_one_size(

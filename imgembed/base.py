@@ -82,9 +82,10 @@ class ImageTransformer(TransformerMixin, BaseEstimator, ABC):
         self,
         images: Iterable[object],
         prepare: Callable[[NDArray[np.uint8]], Any],
+        on_error: str,
         n_beyond: int = 0,
     ) -> Iterator[Any]:
-        """Each image prepared, or its ImageReadError, in order of rows.
+        """Each image prepared, in order of rows; an ImageReadError is raised, or stands in its row.
 
         Threads read ahead of the consumer, by a number of images for each of them and
         ``n_beyond`` more.
@@ -107,6 +108,8 @@ class ImageTransformer(TransformerMixin, BaseEstimator, ABC):
         )
         with bar, closing(results):
             for result in results:
+                if on_error == "raise" and isinstance(result, ImageReadError):
+                    raise result
                 yield result
                 bar.update()
 
@@ -367,20 +370,15 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
     def _embed_images(
         self, images: Sequence[object], on_error: str
     ) -> tuple[NDArray[np.float32], dict[int, ImageReadError]]:
-        prepared = self._prepared(images, self._prepare, self.batch_size)
-        return self._embed_prepared(prepared, len(images), on_error)
-
-    def _embed_prepared(
-        self, prepared: Iterable[Any], n_images: int, on_error: str
-    ) -> tuple[NDArray[np.float32], dict[int, ImageReadError]]:
-        """Embed prepared images, or the errors that stand in their rows, batch by batch."""
-        vectors = np.full((n_images, self._n_features_out), np.nan, dtype=np.float32)
+        """Embed images batch by batch, and leave NaN in the rows of those that cannot be read."""
+        vectors = np.full((len(images), self._n_features_out), np.nan, dtype=np.float32)
         errors: dict[int, ImageReadError] = {}
         rows: list[int] = []
         batch: list[Any] = []
+        prepared = self._prepared(images, self._prepare, on_error, self.batch_size)
         for row, one in enumerate(prepared):
             if isinstance(one, ImageReadError):
-                errors[row] = _raise_or_keep(one, on_error)
+                errors[row] = one
                 continue
             rows.append(row)
             batch.append(one)
@@ -420,9 +418,3 @@ def _at_least_one(images: Sequence[object]) -> Sequence[object]:
     if len(images) == 0:
         raise ValueError("X is empty; fit needs at least one image")
     return images
-
-
-def _raise_or_keep(error: ImageReadError, on_error: str) -> ImageReadError:
-    if on_error == "raise":
-        raise error
-    return error

@@ -11,6 +11,7 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from ._threads import map_ahead, one_blas_thread
+from ._vectors import normalise_rows
 from .base import check_choice
 from .classical import (
     GeometricMatch,
@@ -315,12 +316,7 @@ class QueryExpansion(BaseEstimator):
                 "queries must have shape (n_queries, n_features) and neighbours (n_queries, "
                 f"n_neighbors, n_features); got {queries.shape} and {neighbours.shape}"
             )
-        queries, neighbours = _unit(queries), np.nan_to_num(_unit(neighbours))
+        queries, neighbours = normalise_rows(queries), np.nan_to_num(normalise_rows(neighbours))
         cosines = np.einsum("qf,qnf->qn", queries, neighbours)
         weights = np.maximum(cosines, 0) ** self.alpha
-        return _unit(queries + np.einsum("qn,qnf->qf", weights, neighbours))
-
-
-def _unit(rows: NDArray[Any]) -> NDArray[Any]:
-    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
-    return rows / np.where(norms > 0, norms, 1)
+        return normalise_rows(queries + np.einsum("qn,qnf->qf", weights, neighbours))

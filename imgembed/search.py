@@ -123,16 +123,16 @@ class ImageSearch(BaseEstimator):
         """
         gallery = _gallery(images)
         checked = _check_records(records, len(gallery))
-        self.embedder_, vectors, errors = _fit_embedder(self.embedder, gallery)
-        readable = np.array([row for row in range(len(gallery)) if row not in errors], np.int64)
-        if not len(readable):
-            raise ValueError(f"none of {len(gallery)} images can be read; the first: {errors[0]}")
         index = NearestNeighborIndex() if self.index is None else clone(self.index)
-        if self.expansion is not None and index.metric == "euclidean":
+        if self.expansion is not None and index.metric == "euclidean":  # before the long work
             raise ValueError(
                 "expansion averages directions, which the metric 'euclidean' does not compare: "
                 "take NearestNeighborIndex(metric='cosine')"
             )
+        self.embedder_, vectors, errors = _fit_embedder(self.embedder, gallery)
+        readable = np.array([row for row in range(len(gallery)) if row not in errors], np.int64)
+        if not len(readable):
+            raise ValueError(f"none of {len(gallery)} images can be read; the first: {errors[0]}")
         self.reranker_ = None
         if self.rerank is not None:
             self.reranker_ = clone(self.rerank).fit(_Chosen(gallery, readable))

@@ -1,5 +1,6 @@
 """What all tests share: no network, no windows, and where the images are."""
 
+import csv
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,12 @@ def shared_data() -> Path:
     if "IMGEMBED_REQUIRE_SHARED_DATA" in os.environ:
         pytest.fail(NO_SHARED_DATA)
     pytest.skip(NO_SHARED_DATA)
+
+
+def read_ground_truth(table: Path) -> list[dict[str, str]]:
+    """The rows of a table of an image set: of each image its path, and what it shows."""
+    with table.open(newline="") as lines:
+        return list(csv.DictReader(lines))
 
 
 @pytest.fixture(scope="session")

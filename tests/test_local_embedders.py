@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from conftest import read_ground_truth
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -206,9 +207,7 @@ def test_without_surf_the_embedder_says_so(make_noise: Callable[..., Pixels]) ->
 
 def test_covers_are_found_in_phone_photos(shared_data: Path) -> None:
     folder = shared_data / "smvs_dvd"
-    lines = (folder / "groups.csv").read_text().splitlines()
-    columns = lines[0].split(",")
-    rows = [dict(zip(columns, line.split(","), strict=True)) for line in lines[1:]]
+    rows = read_ground_truth(folder / "groups.csv")
     groups = sorted({row["group"] for row in rows})[:20]
     rows = [row for row in rows if row["group"] in groups]
     gallery = [row for row in rows if row["query"] == "0"]

@@ -12,6 +12,7 @@ import safetensors.torch
 import timm
 import timm.data
 import torch
+from conftest import read_ground_truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -320,9 +321,7 @@ def test_reduced_decoding_stays_near_exact_decoding(shared_data: Path) -> None:
 
 def test_bundled_weights_find_images_of_the_same_class(shared_data: Path) -> None:
     folder = shared_data / "corel1k"
-    lines = (folder / "labels.csv").read_text().splitlines()
-    columns = lines[0].split(",")
-    rows = [dict(zip(columns, line.split(","), strict=True)) for line in lines[1:]][::7]
+    rows = read_ground_truth(folder / "labels.csv")[::7]
     labels = np.array([row["label"] for row in rows])
     vectors = CNNEmbedder("tf_efficientnet_lite0", weights="bundled").fit_transform(
         [folder / row["path"] for row in rows]

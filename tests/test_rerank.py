@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import read_ground_truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -346,9 +347,7 @@ def test_a_search_expands_its_queries(photographs: list[Path]) -> None:
 def test_verification_beats_none_on_phone_photos(shared_data: Path) -> None:
     """Labels, of which the words alone find half: with verification, more."""
     folder = shared_data / "beer_labels"
-    lines = (folder / "groups.csv").read_text().splitlines()
-    columns = lines[0].split(",")
-    rows = [dict(zip(columns, line.split(","), strict=True)) for line in lines[1:]]
+    rows = read_ground_truth(folder / "groups.csv")
     groups = sorted({row["group"] for row in rows})[:25]
     rows = [row for row in rows if row["group"] in groups]
     gallery = [folder / row["path"] for row in rows if row["query"] == "0"]

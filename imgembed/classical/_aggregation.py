@@ -15,6 +15,7 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from .._threads import map_ahead, one_blas_thread
+from .._vectors import normalise_rows
 from ..base import check_choice
 from ._descriptors import check_descriptor_sets
 from ._vocabulary import VisualVocabulary
@@ -106,7 +107,7 @@ class Aggregator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         -------
         vector : ndarray of shape (n_features,), dtype float32
         """
-        return _unit(self._encode(descriptors))
+        return normalise_rows(self._encode(descriptors))
 
     def digest(self) -> str:
         """A hash of the method, its parameters and all that it has learned.
@@ -444,9 +445,9 @@ class VLAD(Aggregator):
         labels = self.vocabulary_.predict(descriptors)
         residuals = self.vocabulary_.points(descriptors) - words[labels]
         if self.normalise_residuals:
-            residuals = _unit(residuals)
+            residuals = normalise_rows(residuals)
         sums = power_law(membership(labels, len(words)) @ residuals, self.power)
-        return (_unit(sums) if self.intra_normalisation else sums).ravel()
+        return (normalise_rows(sums) if self.intra_normalisation else sums).ravel()
 
 
 def power_law(values: Vector, power: float) -> Vector:
@@ -484,9 +485,3 @@ def fit_vocabulary(
     for row, one in enumerate(sets):
         vocabulary.check(one, row)
     return vocabulary
-
-
-def _unit(rows: Vector) -> Vector:
-    """Rows (or one vector) of unit L2 norm; zeros stay."""
-    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
-    return (rows / np.where(norms > 0, norms, 1)).astype(np.float32, copy=False)

@@ -98,13 +98,11 @@ class LocalFeatureEmbedder(ImageEmbedder):
     ) -> dict[int, ImageReadError]:
         """Leave the features of the readable images in the spill."""
         errors: dict[int, ImageReadError] = {}
-        for row, one in enumerate(self._prepared(images, self._extractor().extract)):
-            if not isinstance(one, ImageReadError):
-                spill.append(one)
-            elif on_error == "raise":
-                raise one
-            else:
+        for row, one in enumerate(self._prepared(images, self._extractor().extract, on_error)):
+            if isinstance(one, ImageReadError):
                 errors[row] = one
+            else:
+                spill.append(one)
         if not len(spill):
             raise ValueError(f"none of {len(images)} images can be read; the first: {errors[0]}")
         return errors

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Tags, check_scalar
 
+from .._vectors import normalise_rows
 from ..base import ImageEmbedder
 from ..images import MAX_PIXELS
 
@@ -118,8 +119,8 @@ class HOGEmbedder(ImageEmbedder):
 
     def _prepare(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         square = _square(image, self.size)
-        levels = [_unit(self._descriptor(cell).compute(square)) for cell in self._cells()]
-        return _unit(np.concatenate(levels))
+        levels = [normalise_rows(self._descriptor(cell).compute(square)) for cell in self._cells()]
+        return normalise_rows(np.concatenate(levels))
 
     def _descriptor(self, cell: int) -> Any:
         window, block, step = (self.size,) * 2, (2 * cell,) * 2, (cell,) * 2
@@ -140,7 +141,3 @@ def _square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     # Averaging is right where an image shrinks, and leaves steps where it grows.
     method = cv2.INTER_AREA if min(image.shape[:2]) >= size else cv2.INTER_LINEAR
     return cv2.resize(image, (size, size), interpolation=method)  # type: ignore[return-value]
-
-
-def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
-    return vector / (np.linalg.norm(vector) or np.float32(1))

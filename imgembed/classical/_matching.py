@@ -268,8 +268,6 @@ def _is_plausible(transformation: NDArray[np.float64], positions: Positions) -> 
     By its derivative at each of them: a mirrored side has a negative determinant, and the
     singular values are the scales in the directions of the most and the least.
     """
-    if len(positions) == 0:
-        return False
     homogeneous = np.column_stack([positions, np.ones(len(positions))]) @ transformation.T
     depth = homogeneous[:, 2]
     if (depth * depth[0] <= 0).any():

@@ -1,6 +1,7 @@
 """VisualVocabulary: the codebook of visual words."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -191,7 +192,7 @@ class VisualVocabulary(BaseEstimator):
                 "partial_fit from the start, or clone it first"
             )
         self._let_by(X)
-        self._stale = True
+        self.__dict__.pop("_words", None)  # they are learned anew
         return self
 
     def predict(self, X: Any) -> NDArray[np.intp]:
@@ -297,7 +298,6 @@ class VisualVocabulary(BaseEstimator):
     def _forget(self) -> None:
         for name in ("_words", "_assigner", "_reservoir"):
             self.__dict__.pop(name, None)
-        self._stale = True
 
     def _check_parameters(self) -> None:
         check_scalar(self.n_words, "n_words", int, min_val=1, max_val=_MOST_WORDS)
@@ -334,20 +334,19 @@ class VisualVocabulary(BaseEstimator):
 
     def _learn(self) -> None:
         """Learn words from the sample, unless it was done since the sample has changed."""
-        if not self._stale:
+        if hasattr(self, "_words"):
             return
         sample = self._reservoir.sample()
         make_assigner: Callable[[Points], Assigner] = ExactAssigner
         if self._is_approximate:
-            held_out = np.zeros(len(sample), dtype=bool)
-            n_measured = min(_N_MEASURED, int(len(sample) * _LARGEST_MEASURED_SHARE))
-            held_out[np.linspace(0, len(sample), n_measured, endpoint=False, dtype=int)] = True
-            measured, sample = sample[held_out], sample[~held_out]
-
-            def make_assigner(words: Points) -> Assigner:
-                return CellAssigner(words, measured, self._format.encode, _AGREEMENT)
-
-        self._words = learn_words(
+            measured, sample = _held_out(sample)
+            make_assigner = partial(
+                CellAssigner,
+                descriptors=measured,
+                encode=self._format.encode,
+                agreement=_AGREEMENT,
+            )
+        words = learn_words(
             sample,
             self._format.encode,
             self.n_words,
@@ -356,8 +355,8 @@ class VisualVocabulary(BaseEstimator):
             np.random.RandomState(self._seed),
             effective_n_jobs(self.n_jobs),
         )
-        self._assigner = make_assigner(self._words)
-        self._stale = False
+        self._assigner = make_assigner(words)
+        self._words = words
 
     @property
     def _is_approximate(self) -> bool:
@@ -365,3 +364,11 @@ class VisualVocabulary(BaseEstimator):
         return self.assignment == "approximate" or (
             self.assignment == "auto" and self.n_words > _EXACT_UP_TO
         )
+
+
+def _held_out(sample: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A few rows of the sample, from all over it, and the others."""
+    n_measured = min(_N_MEASURED, int(len(sample) * _LARGEST_MEASURED_SHARE))
+    chosen = np.zeros(len(sample), dtype=bool)
+    chosen[np.linspace(0, len(sample), n_measured, endpoint=False, dtype=int)] = True
+    return sample[chosen], sample[~chosen]

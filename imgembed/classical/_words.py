@@ -26,7 +26,7 @@ _MEANS_BLOCK = 2**15
 _SETTLED = 0.002
 # Iterations for the start of k-means, on parts of the descriptors: cheap.
 _START_ITERATIONS = 8
-# Iterations that sort words into cells, and the longest list of cells for one descriptor.
+# Iterations that sort words into cells.
 _CELL_ITERATIONS = 6
 
 

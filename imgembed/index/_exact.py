@@ -13,24 +13,6 @@ _BLOCK_ENTRIES = 16_000_000
 _SPARE = 16
 
 
-def normalise_rows(vectors: Floats) -> Floats:
-    """Rows scaled to unit L2 norm; rows of zeros stay so.
-
-    Parameters
-    ----------
-    vectors : ndarray of shape (n, n_features), dtype float32
-
-    Returns
-    -------
-    normalised : ndarray of shape (n, n_features), dtype float32
-    """
-    largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0)
-    # By the largest entry first, lest squares of very large or small entries overflow.
-    scaled = vectors / np.where(largest > 0, largest, 1)
-    norms = np.linalg.norm(scaled, axis=1, keepdims=True)
-    return (scaled / np.where(norms > 0, norms, 1)).astype(np.float32)
-
-
 def exact_candidates(vectors: Floats, queries: Floats, n_candidates: int, metric: str) -> Rows:
     """Rows of the vectors that are nearest to each query, up to rounding, in no order.
 

@@ -12,8 +12,9 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .._vectors import normalise_rows
 from ..base import check_choice
-from ._exact import exact_candidates, normalise_rows, rank_candidates
+from ._exact import exact_candidates, rank_candidates
 from ._hnsw import HnswGraph
 
 # Below this many rows a scan by matrix products is exact and no slower than a graph.
