@@ -1,7 +1,7 @@
 """Features made by hand: local features, codebooks and what is built on them."""
 
-from ._aggregation import VLAD, BagOfVisualWords
 from ._akaze import AKAZEEmbedder, AKAZEExtractor
+from ._bovw import BagOfVisualWords
 from ._extractor import LocalFeatureExtractor
 from ._features import LocalFeatures
 from ._fisher import FisherVector
@@ -10,6 +10,7 @@ from ._matching import GeometricMatch, match_features, verify_match
 from ._orb import ORBEmbedder, ORBExtractor
 from ._sift import SIFTEmbedder, SIFTExtractor
 from ._surf import SURFEmbedder, SURFExtractor, surf_available
+from ._vlad import VLAD
 from ._vocabulary import VisualVocabulary
 
 __all__ = [

@@ -14,10 +14,12 @@ from sklearn.utils.validation import check_is_fitted
 from .._threads import one_blas_thread
 from ..base import ImageEmbedder, check_choice
 from ..images import ImageReadError
-from ._aggregation import VLAD, Aggregator, BagOfVisualWords
+from ._aggregation import Aggregator
+from ._bovw import BagOfVisualWords
 from ._extractor import LocalFeatureExtractor
 from ._fisher import FisherVector
 from ._spill import FeatureSpill
+from ._vlad import VLAD
 from ._vocabulary import VisualVocabulary
 
 _N_WORDS = {"bovw": 1000, "vlad": 64, "fisher": 64}
