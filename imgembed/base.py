@@ -2,10 +2,14 @@
 
 import hashlib
 import json
+import os
+import pickle
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import closing
+from itertools import islice
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,6 +19,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags, check_scalar
 from tqdm.auto import tqdm
 
+from ._stored_rows import StoredRows
 from ._threads import map_ahead
 from .images import ImageReadError, ImageReadWarning, check_images, read_image
 
@@ -23,7 +28,9 @@ from .images import ImageReadError, ImageReadWarning, check_images, read_image
 _NOT_IN_FINGERPRINT = frozenset(
     {
         "batch_size",
+        "compile",
         "device",
+        "engine",
         "max_pixels",
         "n_jobs",
         "on_error",
@@ -84,6 +91,7 @@ class ImageTransformer(TransformerMixin, BaseEstimator, ABC):
         prepare: Callable[[NDArray[np.uint8]], Any],
         on_error: str,
         n_beyond: int = 0,
+        first_row: int = 0,
     ) -> Iterator[Any]:
         """Each image prepared, in order of rows; an ImageReadError is raised, or stands in its row.
 
@@ -97,21 +105,28 @@ class ImageTransformer(TransformerMixin, BaseEstimator, ABC):
         n_threads = effective_n_jobs(self.n_jobs)
         n_images = len(images) if isinstance(images, Sized) else None
         results = map_ahead(
-            read_and_prepare, _numbered(images), n_threads, n_beyond + _READ_AHEAD * n_threads
+            read_and_prepare,
+            _numbered(images, first_row),
+            n_threads,
+            n_beyond + _READ_AHEAD * n_threads,
         )
-        bar = tqdm(
-            total=n_images,
-            desc=type(self).__name__,
-            unit="image",
-            delay=_PROGRESS_DELAY if self.progress == "auto" else 0,
-            disable=None if self.progress == "auto" else not self.progress,
-        )
-        with bar, closing(results):
+        with self._bar(n_images, first_row) as bar, closing(results):
             for result in results:
                 if on_error == "raise" and isinstance(result, ImageReadError):
                     raise result
                 yield result
                 bar.update()
+
+    def _bar(self, n_images: int | None, n_done: int = 0) -> Any:
+        """A progress bar whose steps are images."""
+        return tqdm(
+            total=n_images,
+            initial=n_done,
+            desc=type(self).__name__,
+            unit="image",
+            delay=_PROGRESS_DELAY if self.progress == "auto" else 0,
+            disable=None if self.progress == "auto" else not self.progress,
+        )
 
     def _read_and_prepare(
         self, row: int, image: object, prepare: Callable[[NDArray[np.uint8]], Any]
@@ -193,7 +208,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
             If an image is needed, cannot be read, and ``on_error="raise"``.
         """
         self._check_parameters()
-        self._warn_of(self._fit_images(_at_least_one(check_images(X)), self.on_error))
+        self._warn_of(self._fit_images(at_least_one(check_images(X)), self.on_error))
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
@@ -237,7 +252,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
             As from :meth:`transform`.
         """
         self._check_parameters()
-        vectors, errors = self._fit_embed_images(_at_least_one(check_images(X)), self.on_error)
+        vectors, errors = self._fit_embed_images(at_least_one(check_images(X)), self.on_error)
         self._warn_of(errors)
         return vectors
 
@@ -282,7 +297,61 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
             The row of each unreadable image, and why.
         """
         self._check_parameters()
-        return self._fit_embed_images(_at_least_one(check_images(X)), "nan")
+        return self._fit_embed_images(at_least_one(check_images(X)), "nan")
+
+    def transform_to(self, X: Any, path: str | os.PathLike[str]) -> NDArray[np.float32]:
+        """Embed images into a file, for collections whose vectors do not fit into memory.
+
+        Run again after a crash, with the same images, it goes on where it had stopped, and does
+        nothing if all is done.
+
+        Parameters
+        ----------
+        X : sequence of n_images images
+            As in :meth:`transform`. Images in files are known by path and size, others by
+            their content.
+        path : str or Path
+            The .npy file. Until it is whole it is called ``<path>.part``; ``<path>.json`` records
+            how far it is, and of which embedder and images.
+
+        Returns
+        -------
+        vectors : memmap of shape (n_images, n_features), dtype float32
+            The file, mapped into memory, read only. Rows of unreadable images are NaN.
+
+        Raises
+        ------
+        ValueError
+            If there are vectors of another embedder or of other images at ``path``.
+        ImageReadError
+            If an image cannot be read and ``on_error="raise"``. What is done is kept.
+        """
+        self._check_parameters()
+        self._load()
+        images = check_images(X)
+        shape = (len(images), self._n_features_out)
+        recipe = {
+            "fingerprint": self.fingerprint(),
+            "images": digest_images(images),
+            "n_images": len(images),
+            "on_error": self.on_error,
+        }
+        stored = StoredRows(Path(path), shape, recipe)
+        if stored.n_done < len(images):
+            self._fill(stored, images)
+        self._warn_of({int(row): ImageReadError(*e) for row, e in stored.notes.items()})
+        return stored.finish()
+
+    def _fill(self, stored: StoredRows, images: Sequence[object]) -> None:
+        try:
+            for rows, batch, failed in self._batches(images, self.on_error, stored.n_done):
+                vectors = np.full((len(rows) + len(failed), stored.shape[1]), np.nan, np.float32)
+                if batch:
+                    vectors[np.subtract(rows, stored.n_done)] = self._embed(batch)
+                stored.notes |= {str(row): [e.source, e.reason] for row, e in failed.items()}
+                stored.write(vectors)
+        finally:
+            stored.keep()
 
     def fingerprint(self) -> str:
         """What decides the vectors, as one hash.
@@ -371,23 +440,46 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         self, images: Sequence[object], on_error: str
     ) -> tuple[NDArray[np.float32], dict[int, ImageReadError]]:
         """Embed images batch by batch, and leave NaN in the rows of those that cannot be read."""
-        vectors = np.full((len(images), self._n_features_out), np.nan, dtype=np.float32)
+        return self._described(images, self._embed, (self._n_features_out,), on_error)
+
+    def _described(
+        self,
+        images: Sequence[object],
+        describe: Callable[[list[Any]], NDArray[np.float32]],
+        shape: tuple[int, ...],
+        on_error: str,
+    ) -> tuple[NDArray[np.float32], dict[int, ImageReadError]]:
+        """What ``describe`` says of each batch, NaN for what cannot be read, and the errors."""
+        described = np.full((len(images), *shape), np.nan, dtype=np.float32)
         errors: dict[int, ImageReadError] = {}
+        for rows, batch, failed in self._batches(images, on_error):
+            if batch:
+                described[rows] = describe(batch)
+            errors.update(failed)
+        return described, errors
+
+    def _batches(
+        self, images: Sequence[object], on_error: str, first_row: int = 0
+    ) -> Iterator[tuple[list[int], list[Any], dict[int, ImageReadError]]]:
+        """Prepared images by the batch, with their rows, and what cannot be read between them.
+
+        The batch may be empty at the end.
+        """
         rows: list[int] = []
         batch: list[Any] = []
-        prepared = self._prepared(images, self._prepare, on_error, self.batch_size)
-        for row, one in enumerate(prepared):
+        failed: dict[int, ImageReadError] = {}
+        prepared = self._prepared(images, self._prepare, on_error, self.batch_size, first_row)
+        for row, one in enumerate(prepared, first_row):
             if isinstance(one, ImageReadError):
-                errors[row] = one
-                continue
-            rows.append(row)
-            batch.append(one)
+                failed[row] = one
+            else:
+                rows.append(row)
+                batch.append(one)
             if len(batch) == self.batch_size:
-                vectors[rows] = self._embed(batch)
-                rows, batch = [], []
-        if batch:
-            vectors[rows] = self._embed(batch)
-        return vectors, errors
+                yield rows, batch, failed
+                rows, batch, failed = [], [], {}
+        if batch or failed:
+            yield rows, batch, failed
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
@@ -407,14 +499,49 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
         raise ValueError(f"{name} must be one of {listed}, got {value!r}")
 
 
-def _numbered(images: Any) -> Iterator[tuple[int, object]]:
+def digest_images(images: Sequence[object]) -> str:
+    """A hash of all images: paths and sizes of files, the content of others.
+
+    Parameters
+    ----------
+    images : sequence of n_images images
+
+    Returns
+    -------
+    digest : str
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for _, image in _numbered(images, 0):
+        digest.update(hashlib.sha256(_identity(image)).digest())
+    return digest.hexdigest()
+
+
+def _numbered(images: Any, first_row: int) -> Iterator[tuple[int, object]]:
     """Images with their rows; what has rows need not be able to iterate."""
     if hasattr(images, "__getitem__"):
-        return ((row, images[row]) for row in range(len(images)))
-    return enumerate(images)
+        return ((row, images[row]) for row in range(first_row, len(images)))
+    return islice(enumerate(images), first_row, None)
 
 
-def _at_least_one(images: Sequence[object]) -> Sequence[object]:
+def _identity(image: object) -> bytes:
+    if isinstance(image, (str, os.PathLike)):
+        size = os.path.getsize(image) if os.path.isfile(image) else None
+        return f"{os.fspath(image)} {size}".encode()
+    return pickle.dumps(image)
+
+
+def at_least_one(images: Sequence[object]) -> Sequence[object]:
+    """The images, or a ValueError if there are none.
+
+    Parameters
+    ----------
+    images : sequence of images
+
+    Returns
+    -------
+    images : sequence of images
+    """
     if len(images) == 0:
         raise ValueError("X is empty; fit needs at least one image")
     return images

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ import pytest
 from numpy.typing import NDArray
 
 from imgembed.demo import gallery_paths
+
+# Exported networks are kept for this run; other processes that tests start share them.
+_exports = tempfile.TemporaryDirectory(prefix="imgembed-tests-")
+os.environ["IMGEMBED_CACHE"] = _exports.name
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 NO_SHARED_DATA = f"the image sets for testing are not at {SHARED_DATA}"

@@ -105,15 +105,10 @@ def _is_error(name: str) -> bool:
 
 # What only one room may do.
 ROOMS = {
-    r"Image\.open\(|cv2\.imread|cv2\.imdecode": {"images.py"},
-    r"import hnswlib": {"index/_hnsw.py"},
-    r"torch\.load\(|import safetensors": {"deep/_checkpoints.py"},
-    r"^\s*(import|from) (torch|timm)\b": {
-        "deep/_backbones.py",
-        "deep/_checkpoints.py",
-        "deep/_embedders.py",
-        "deep/_pooling.py",
-    },
+    r"Image\.open\(|cv2\.imread|cv2\.imdecode": ("images.py",),
+    r"import hnswlib": ("index/_hnsw.py",),
+    r"torch\.load\(|torch\.save\(|torch\.jit|import safetensors": ("deep/_archives.py",),
+    r"^\s*(import|from) (torch|timm)\b": ("deep/", "training/"),
 }
 
 
@@ -124,7 +119,8 @@ def test_each_thing_is_done_in_one_room(pattern: str) -> None:
         for path in PACKAGE.rglob("*.py")
         if re.search(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)
     }
-    assert found == ROOMS[pattern]
+    assert found
+    assert {path for path in found if not path.startswith(ROOMS[pattern])} == set()
 
 
 def test_a_missing_extra_is_named() -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgembed import CheckpointError, CNNEmbedder, ViTEmbedder, read_image
-from imgembed.deep._backbones import resolve_preprocessing
+from imgembed.deep._preprocessing import resolve_preprocessing
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*random weights:UserWarning")
 
@@ -136,7 +136,6 @@ NETWORKS: dict[str, torch.nn.Module] = {}
     ("embedder", "model_name", "hint"),
     [
         (ViTEmbedder, "resnet10t", "use CNNEmbedder"),
-        (ViTEmbedder, "hiera_tiny_224", "final norm"),
         (ViTEmbedder, "levit_128s", "final norm"),
         (ViTEmbedder, "pit_ti_224", "final norm"),
         (CNNEmbedder, "vit_tiny_patch16_224", "use ViTEmbedder"),

