@@ -30,13 +30,14 @@ class FingerprintError(ValueError):
 
 
 class ImageSearch(BaseEstimator):
-    """Search a collection of images by image.
+    """Search a collection of images by image, or by text.
 
     Parameters
     ----------
     embedder : ImageEmbedder
         Turns images into vectors. One that is fitted, or needs no fit, is used as it is; an
-        unfitted one is cloned and fitted to the gallery.
+        unfitted one is cloned and fitted to the gallery. Search by text needs one that embeds
+        text too: :class:`CLIPEmbedder`.
     index : NearestNeighborIndex, optional
         It is cloned and fitted to the vectors. By default ``NearestNeighborIndex()``, which
         has the cosine metric.
@@ -144,15 +145,24 @@ class ImageSearch(BaseEstimator):
             _warn_of(errors, len(gallery))
         return self
 
-    def search(self, images: Any, n_neighbors: int = 5) -> "SearchResult":
+    def search(
+        self,
+        images: Any = None,
+        n_neighbors: int = 5,
+        *,
+        text: str | Sequence[str] | None = None,
+    ) -> "SearchResult":
         """Find the images of the gallery that are nearest to each query.
 
         Parameters
         ----------
-        images : an image or a sequence of n_queries images
+        images : an image or a sequence of n_queries images, optional
             The queries, as :func:`imgembed.read_image` takes them.
         n_neighbors : int, default=5
             Hits of a query.
+        text : str or sequence of n_queries str, optional
+            The queries in words, such as ``"a red shoe"``, in place of images. Texts have no
+            local features, so ``rerank`` leaves their hits as they are, and a warning says so.
 
         Returns
         -------
@@ -165,20 +175,27 @@ class ImageSearch(BaseEstimator):
         ------
         NotFittedError
             Before fit.
+        TypeError
+            If the queries are not either images or text, or are text that the embedder does not
+            take.
+        ValueError
+            If there is no query.
         ImageReadError
             If a query cannot be read.
         FingerprintError
             If the embedder has been changed since fit.
         """
         check_is_fitted(self)
+        if (images is None) == (text is None):
+            raise TypeError("search needs queries: either images or text=..., and not both")
         self._check_fingerprint()
-        queries = [images] if is_one_image(images) else check_images(images)
-        if len(queries) == 0:
-            raise ValueError("there is no query; give an image or a sequence of images")
-        vectors, errors = self.embedder_.transform_with_errors(queries)
-        for error in errors.values():
-            raise error
-        distances, rows, n_inliers = self._hits(queries, vectors, n_neighbors)
+        queries: Sequence[object]
+        if text is None:
+            queries, vectors = self._embedded_images(images)
+            distances, rows, n_inliers = self._hits(queries, vectors, n_neighbors)
+        else:
+            queries, vectors = self._embedded_text(text)
+            distances, rows, n_inliers = *self._nearest(vectors, n_neighbors), None
         ids = np.where(rows < 0, -1, self.rows_[rows])
         return SearchResult(list(queries), ids, distances, self.images_, self._records, n_inliers)
 
@@ -216,16 +233,51 @@ class ImageSearch(BaseEstimator):
         match: GeometricMatch = self.reranker_.explain(query, row)
         return match
 
+    def _embedded_images(self, images: Any) -> tuple[Sequence[object], NDArray[np.float32]]:
+        queries = [images] if is_one_image(images) else check_images(images)
+        if len(queries) == 0:
+            raise ValueError("there is no query; give an image or a sequence of images")
+        vectors, errors = self.embedder_.transform_with_errors(queries)
+        for error in errors.values():
+            raise error
+        return queries, vectors
+
+    def _embedded_text(
+        self, text: str | Sequence[str]
+    ) -> tuple[Sequence[object], NDArray[np.float32]]:
+        embedder: Any = self.embedder_
+        if not hasattr(embedder, "transform_text"):
+            raise TypeError(
+                f"{type(embedder).__name__} embeds images only; search by text needs an embedder "
+                "of images and text: ImageSearch(CLIPEmbedder())"
+            )
+        texts = [text] if isinstance(text, str) else list(text)
+        vectors = embedder.transform_text(texts)
+        if self.reranker_ is not None:
+            warnings.warn(
+                "text has no local features, so its hits are not verified; rerank does it for "
+                "images only",
+                UserWarning,
+                stacklevel=3,
+            )
+        return [plotting.TextQuery(text) for text in texts], vectors
+
+    def _nearest(
+        self, vectors: NDArray[np.float32], n_neighbors: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Distances and rows of the index, after expansion."""
+        if self.expansion is not None:
+            vectors = self._expanded(vectors, self.expansion)
+        distances, rows = self.index_.kneighbors(vectors, n_neighbors)
+        return distances, rows
+
     def _hits(
         self, queries: Sequence[object], vectors: NDArray[np.float32], n_neighbors: int
     ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64] | None]:
         """Distances, rows of the index, and inliers if hits are verified."""
-        if self.expansion is not None:
-            vectors = self._expanded(vectors, self.expansion)
         if self.reranker_ is None:
-            return *self.index_.kneighbors(vectors, n_neighbors), None
-        n_tried = max(n_neighbors, self.reranker_.top)
-        distances, rows = self.index_.kneighbors(vectors, n_tried)
+            return *self._nearest(vectors, n_neighbors), None
+        distances, rows = self._nearest(vectors, max(n_neighbors, self.reranker_.top))
         order, n_inliers = self.reranker_.rerank(queries, rows)
         first = order[:, :n_neighbors]
         return (
@@ -264,8 +316,8 @@ class SearchResult:
 
     Parameters
     ----------
-    queries : list of images
-        The queries, as they were given.
+    queries : list of images or texts
+        The queries, as they were given; texts as :class:`imgembed.plotting.TextQuery`.
     ids : ndarray of shape (n_queries, n_neighbors), dtype int64
         Rows of the gallery, nearest first; -1 where the gallery has no more.
     distances : ndarray of shape (n_queries, n_neighbors), dtype float64

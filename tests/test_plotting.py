@@ -1,4 +1,4 @@
-"""Pictures of local features: on the given or new Axes, where they belong, nothing shown."""
+"""Pictures of local features and hits: on the right Axes, where they belong, nothing shown."""
 
 from pathlib import Path
 
@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from imgembed import LocalFeatures, ORBExtractor, SIFTExtractor, VisualVocabulary, read_image
 from imgembed.classical import verify_match
-from imgembed.plotting import plot_keypoints, plot_matches, plot_words
+from imgembed.plotting import (
+    TextQuery,
+    html_hits,
+    image_name,
+    plot_hits,
+    plot_keypoints,
+    plot_matches,
+    plot_words,
+)
 
 Pixels = NDArray[np.uint8]
 
@@ -164,3 +172,21 @@ def test_pictures_without_matplotlib_name_the_extra(
     ):
         with pytest.raises(ImportError, match=r"imgembed\[plot\]"):
             draw()
+
+
+def test_words_are_drawn_in_lines_and_never_as_a_path_or_formula(
+    picture: Pixels, photographs: list[Path]
+) -> None:
+    words = TextQuery("a $very$ long sentence of which a cell " + "shows the beginning " * 20)
+    path = str(photographs[0])
+    axes = plot_hits([words, TextQuery(path), path], [[picture]] * 3, [["hit"]] * 3)
+    drawn = axes[0, 0].texts[0].get_text().splitlines()
+    assert drawn[0] == "a $very$ long"
+    assert len(drawn) <= 8
+    assert drawn[-1].endswith(" ...")
+    assert [len(ax.images) for ax in axes[:, 0]] == [0, 0, 1]
+    axes[0, 0].figure.canvas.draw()
+    table = html_hits([TextQuery(path)], [[picture]], [["hit"]])
+    assert f'<div class="text">{path}</div>' in table
+    assert table.count("<img") == 1
+    assert image_name(TextQuery("photos/cat.jpg")) == "'photos/cat.jpg'"

@@ -1,6 +1,7 @@
 """ImageSearch and its result: a table, a picture, a page."""
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,21 @@ import numpy as np
 import pandas
 import polars
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from test_embedders import MeanColour
 
 from imgembed import (
     CNNEmbedder,
     FingerprintError,
+    GeometricReranker,
     ImageReadError,
     ImageReadWarning,
     ImageSearch,
     NearestNeighborIndex,
+    QueryExpansion,
     SIFTEmbedder,
     read_image,
 )
@@ -181,6 +186,76 @@ def test_the_table_of_a_result_is_readable(search: ImageSearch) -> None:
     lines = repr(search.search(search.images_[row], n_neighbors=2)).splitlines()
     assert lines[0] == "SearchResult of 1 query, 2 neighbours each:"
     assert lines[2].split() == ["1", "0.0000", str(search.images_[row])]
+
+
+class NamedColours(MeanColour):
+    """As little as an embedder of images and text may be: the vector of "red" is red's."""
+
+    def transform_text(self, texts: list[str]) -> NDArray[np.float32]:
+        return np.array([np.float32(COLOURS[text.split()[-1]]) for text in texts])
+
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "<b>blue</b>": (0, 0, 255)}
+
+
+def colours() -> list[NDArray[np.uint8]]:
+    return [np.full((30, 40, 3), colour, dtype=np.uint8) for colour in COLOURS.values()]
+
+
+def test_words_find_what_they_name() -> None:
+    search = ImageSearch(NamedColours()).fit(colours())
+    result = search.search(text="something green", n_neighbors=2)
+    assert result.ids.tolist()[0][0] == 1
+    assert result.distances[0, 0] == pytest.approx(0, abs=1e-6)
+    assert result.queries == ["something green"]
+    assert result.n_inliers is None
+    several = search.search(text=["<b>blue</b>", "red", "green"], n_neighbors=1)
+    assert several.ids.tolist() == [[2], [0], [1]]
+    assert repr(several).splitlines()[1:4:2] == ["'<b>blue</b>'", "'red'"]
+    assert several.to_pandas()["id"].tolist() == [2, 0, 1]
+    again = pickle.loads(pickle.dumps(several))
+    assert repr(again) == repr(several)
+
+
+def test_words_are_shown_where_an_image_would_be(tmp_path: Path) -> None:
+    search = ImageSearch(NamedColours()).fit(colours())
+    result = search.search(text=["<b>blue</b>", "red"], n_neighbors=1)
+    for page in (result.to_html(), result._repr_html_()):
+        assert '<div class="text">&lt;b&gt;blue&lt;/b&gt;</div>' in page
+        assert "<b>" not in page
+        assert page.count("data:image/jpeg;base64,") == 2  # of the hits
+        assert "cannot be read" not in page
+    axes = result.plot()
+    assert [text.get_text() for text in axes[1, 0].texts] == ["red"]
+    assert not axes[1, 0].images
+    axes[0, 0].figure.savefig(tmp_path / "grid.png")
+
+
+def test_a_search_has_either_images_or_words() -> None:
+    search = ImageSearch(NamedColours()).fit(colours())
+    for images, text in ((None, None), (colours(), "red")):
+        with pytest.raises(TypeError, match=r"either images or text=\.\.\., and not both"):
+            search.search(images, text=text)
+    with pytest.raises(NotFittedError):
+        ImageSearch(NamedColours()).search(text="red")
+    search.embedder_.set_params(scale=2.0)
+    with pytest.raises(FingerprintError, match="scale"):
+        search.search(text="red")
+    with pytest.raises(TypeError, match=r"MeanColour embeds images only.*CLIPEmbedder"):
+        ImageSearch(MeanColour()).fit(colours()).search(text="red")
+
+
+def test_words_are_expanded_but_not_verified() -> None:
+    expanded = ImageSearch(NamedColours(), expansion=QueryExpansion(1)).fit(colours())
+    assert expanded.search(text="red", n_neighbors=1).ids.tolist() == [[0]]
+    verified = ImageSearch(NamedColours(), rerank=GeometricReranker()).fit(colours())
+    with pytest.warns(UserWarning, match="text has no local features.*not verified"):
+        result = verified.search(text="green", n_neighbors=1)
+    assert result.ids.tolist() == [[1]]
+    assert result.n_inliers is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert verified.search(colours()[1], 1).n_inliers is not None
 
 
 def test_average_precision_by_hand_and_by_scikit_learn() -> None:

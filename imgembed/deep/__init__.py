@@ -1,7 +1,7 @@
 """Networks as embedders: timm backbones with the head removed, and CLIP."""
 
 from ._checkpoints import CheckpointError, CheckpointReport
-from ._clip import CLIPEmbedder
+from ._clip import CLIPEmbedder, RankedCaption
 from ._cnn import CNNEmbedder
 from ._vit import ViTEmbedder
 from ._zero_shot import ZeroShotClassifier
@@ -11,6 +11,7 @@ __all__ = [
     "CNNEmbedder",
     "CheckpointError",
     "CheckpointReport",
+    "RankedCaption",
     "ViTEmbedder",
     "ZeroShotClassifier",
 ]

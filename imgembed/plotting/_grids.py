@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,28 @@ from ..images import ImageReadError, describe_image, read_image
 
 _THUMBNAIL_EDGE = 128  # pixels
 _CELL = 1.6  # inches
+_TEXT_WIDTH = 18  # characters in a cell
+_TEXT_LINES = 8
 
 _STYLE = """
 .imgembed td { text-align: center; vertical-align: bottom; padding: 4px; font: 12px sans-serif; }
 .imgembed td:first-child { border-right: 2px solid #888; padding-right: 10px; }
+.imgembed .text { font-size: 15px; overflow-wrap: anywhere; width: 128px; }
 .imgembed .caption { white-space: pre-line; overflow-wrap: anywhere; max-width: 140px; }
 """.strip()
+
+
+class TextQuery(str):
+    """A query in words, where a plain string would be the path of an image.
+
+    Examples
+    --------
+    >>> from imgembed.plotting import TextQuery, image_name
+    >>> image_name(TextQuery("a red shoe"))
+    "'a red shoe'"
+    """
+
+    __slots__ = ()
 
 
 def plot_hits(
@@ -34,8 +51,8 @@ def plot_hits(
 
     Parameters
     ----------
-    queries : sequence of n_queries images
-        As :func:`imgembed.read_image` takes them.
+    queries : sequence of n_queries images or TextQuery
+        As :func:`imgembed.read_image` takes them, or in words.
     hits : sequence of n_queries sequences of images
         The hits of each query, nearest first.
     captions : sequence of n_queries sequences of str
@@ -79,7 +96,7 @@ def plot_hits(
     for row, query, images, texts in zip(axes, queries, hits, captions, strict=True):
         for axis in row:
             axis.set_axis_off()
-        _draw(row[0], query, "query\n" + image_name(query))
+        _draw_query(row[0], query)
         for axis, image, text in zip(row[1:], images, texts, strict=False):
             _draw(axis, image, text)
     drawn: NDArray[Any] = axes
@@ -96,8 +113,8 @@ def html_hits(
 
     Parameters
     ----------
-    queries : sequence of n_queries images
-        As :func:`imgembed.read_image` takes them.
+    queries : sequence of n_queries images or TextQuery
+        As :func:`imgembed.read_image` takes them, or in words.
     hits : sequence of n_queries sequences of images
         The hits of each query, nearest first.
     captions : sequence of n_queries sequences of str
@@ -120,7 +137,7 @@ def html_hits(
     """
     rows = []
     for query, images, texts in zip(queries, hits, captions, strict=True):
-        cells = [_cell(query, "query\n" + image_name(query))]
+        cells = [_query_cell(query)]
         cells += [_cell(image, text) for image, text in zip(images, texts, strict=True)]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     more = f"<p>... and {n_more} more queries</p>" if n_more else ""
@@ -157,12 +174,12 @@ def html_page(title: str, body: str) -> str:
 
 
 def image_name(image: object) -> str:
-    """What a caption calls an image: the name of its file, or its kind.
+    """What a caption calls an image or a query: the name of its file, its kind, or its words.
 
     Parameters
     ----------
     image : object
-        As :func:`imgembed.read_image` takes it.
+        As :func:`imgembed.read_image` takes it, or a :class:`TextQuery`.
 
     Returns
     -------
@@ -174,9 +191,29 @@ def image_name(image: object) -> str:
     >>> image_name("photos/cat.jpg")
     'cat.jpg'
     """
+    if isinstance(image, TextQuery):
+        return repr(str(image))
     if isinstance(image, (str, os.PathLike)):
         return Path(os.fspath(image)).name
     return describe_image(image)
+
+
+def _draw_query(axis: Any, query: object) -> None:
+    if not isinstance(query, TextQuery):
+        _draw(axis, query, "query\n" + image_name(query))
+        return
+    lines = textwrap.wrap(query, _TEXT_WIDTH, max_lines=_TEXT_LINES, placeholder=" ...")
+    axis.set_title("query", fontsize=7)
+    axis.text(
+        0.5,
+        0.5,
+        "\n".join(lines),
+        fontsize=9,
+        ha="center",
+        va="center",
+        transform=axis.transAxes,
+        parse_math=False,
+    )
 
 
 def _draw(axis: Any, image: object, caption: str) -> None:
@@ -188,6 +225,12 @@ def _draw(axis: Any, image: object, caption: str) -> None:
         fontsize=7,
         parse_math=False,  # a file may be called $x$.jpg
     )
+
+
+def _query_cell(query: object) -> str:
+    if not isinstance(query, TextQuery):
+        return _cell(query, "query\n" + image_name(query))
+    return f'<td><div class="text">{html.escape(query)}</div><div class="caption">query</div></td>'
 
 
 def _cell(image: object, caption: str) -> str:
