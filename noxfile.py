@@ -34,6 +34,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def slow(session: nox.Session) -> None:
+    """Run the tests that take long: compiling, exporting large networks."""
+    command = ("-m", "pytest", "-m", "slow", "tests", *session.posargs)
+    _run_with_library(session, *command, needs=_needs("test"))
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format, and the floors of the house."""
     session.install("--quiet", *_needs("lint"))
@@ -60,8 +67,9 @@ def bench(session: nox.Session) -> None:
     """Measure quality and speed on the images under ../shared/data (or ``--images FOLDER``)."""
     # These two slow OpenBLAS down for the sake of old libraries; the others need them not.
     session.env.update(dict.fromkeys(("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")))
-    for script in ("quality.py", "throughput.py", "local_features.py"):
-        _run_with_library(session, f"benchmarks/{script}", *session.posargs, needs=_needs("bench"))
+    for name in ("quality", "throughput", "engines", "local_features", "finetuning", "contrastive"):
+        script = f"benchmarks/{name}.py"
+        _run_with_library(session, script, *session.posargs, needs=_needs("bench"))
 
 
 @nox.session

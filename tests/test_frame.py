@@ -107,7 +107,8 @@ def _is_error(name: str) -> bool:
 ROOMS = {
     r"Image\.open\(|cv2\.imread|cv2\.imdecode": ("images.py",),
     r"import hnswlib": ("index/_hnsw.py",),
-    r"torch\.load\(|torch\.save\(|torch\.jit|import safetensors": ("deep/_archives.py",),
+    r"torch\.(load|save|jit\.\w+)\(|import safetensors": ("deep/_archives.py",),
+    r'"open_clip"': ("deep/_open_clip.py",),
     r"^\s*(import|from) (torch|timm)\b": ("deep/", "training/"),
 }
 
@@ -162,6 +163,17 @@ def test_the_code_in_the_readme_runs(tmp_path: Path) -> None:
     names = run_code_in("README.md")
     assert names["vectors"].shape == (8, 1280)
     assert (tmp_path / "hits.png").is_file()
+
+
+@pytest.mark.usefixtures("_photos")
+def test_the_code_in_the_guide_to_networks_runs(tmp_path: Path) -> None:
+    names = run_code_in("docs/networks.md")
+    assert names["vectors"].shape == names["stored"].shape == (8, 1280)
+    assert names["residuals"].shape == (8, 4 * 1280)
+    tuned = imgembed.FineTunedEmbedder.load(tmp_path / "tuned")
+    assert tuned.fingerprint() == names["tuned"].fingerprint()
+    vectors = names["again"].transform(names["paths"])
+    assert abs(vectors - names["moco"].transform(names["paths"])).max() < 1e-4
 
 
 @pytest.mark.usefixtures("_photos")
