@@ -26,11 +26,20 @@ if TYPE_CHECKING:
         SURFExtractor,
         VisualVocabulary,
     )
-    from .deep import CheckpointError, CNNEmbedder, ViTEmbedder
+    from .deep import (
+        CheckpointError,
+        CheckpointReport,
+        CLIPEmbedder,
+        CNNEmbedder,
+        RankedCaption,
+        ViTEmbedder,
+        ZeroShotClassifier,
+    )
     from .images import ImageReadError, ImageReadWarning, list_images, read_image
     from .index import NearestNeighborIndex
     from .rerank import GeometricReranker, QueryExpansion
     from .search import FingerprintError, ImageSearch, SearchResult
+    from .training import FineTunedEmbedder, MoCoEmbedder, SimCLREmbedder
 
 __version__ = "0.1.0"
 
@@ -38,8 +47,11 @@ __all__ = [
     "AKAZEEmbedder",
     "AKAZEExtractor",
     "BagOfVisualWords",
+    "CLIPEmbedder",
     "CNNEmbedder",
     "CheckpointError",
+    "CheckpointReport",
+    "FineTunedEmbedder",
     "FingerprintError",
     "FisherVector",
     "GeometricReranker",
@@ -49,18 +61,22 @@ __all__ = [
     "ImageReadWarning",
     "ImageSearch",
     "LocalFeatures",
+    "MoCoEmbedder",
     "NearestNeighborIndex",
     "ORBEmbedder",
     "ORBExtractor",
     "QueryExpansion",
+    "RankedCaption",
     "SIFTEmbedder",
     "SIFTExtractor",
     "SURFEmbedder",
     "SURFExtractor",
     "SearchResult",
+    "SimCLREmbedder",
     "VLAD",
     "ViTEmbedder",
     "VisualVocabulary",
+    "ZeroShotClassifier",
     "classical",
     "evaluation",
     "list_images",
@@ -74,8 +90,11 @@ _ROOM_OF = {
     "AKAZEEmbedder": "classical",
     "AKAZEExtractor": "classical",
     "BagOfVisualWords": "classical",
+    "CLIPEmbedder": "deep",
     "CNNEmbedder": "deep",
     "CheckpointError": "deep",
+    "CheckpointReport": "deep",
+    "FineTunedEmbedder": "training",
     "FingerprintError": "search",
     "FisherVector": "classical",
     "GeometricReranker": "rerank",
@@ -85,18 +104,22 @@ _ROOM_OF = {
     "ImageReadWarning": "images",
     "ImageSearch": "search",
     "LocalFeatures": "classical",
+    "MoCoEmbedder": "training",
     "NearestNeighborIndex": "index",
     "ORBEmbedder": "classical",
     "ORBExtractor": "classical",
     "QueryExpansion": "rerank",
+    "RankedCaption": "deep",
     "SIFTEmbedder": "classical",
     "SIFTExtractor": "classical",
     "SURFEmbedder": "classical",
     "SURFExtractor": "classical",
     "SearchResult": "search",
+    "SimCLREmbedder": "training",
     "VLAD": "classical",
     "ViTEmbedder": "deep",
     "VisualVocabulary": "classical",
+    "ZeroShotClassifier": "deep",
     "list_images": "images",
     "read_image": "images",
 }

@@ -48,7 +48,8 @@ def check_embedder(embedder: ImageEmbedder, images: Sequence[NDArray[np.uint8]] 
         has a ``random_state``, an int makes it repeatable, which is required.
     images : sequence of ndarray of shape (height, width, 3), dtype uint8, optional
         What to try it on, at least four, and enough for its fit. By default six images of
-        random blocks, of different sizes.
+        random blocks, of different sizes. An embedder whose tags say that it needs y is fitted
+        with two classes, which take turns.
 
     Raises
     ------
@@ -92,9 +93,15 @@ class _Case:
         new: ImageEmbedder = clone(self.embedder)
         return new
 
+    @property
+    def labels(self) -> list[int] | None:
+        """What fit takes as y: of embedders that need it, 0 and 1 by turns."""
+        needed = get_tags(self.embedder).target_tags.required
+        return [row % 2 for row in range(len(self.images))] if needed else None
+
     @cached_property
     def fitted(self) -> ImageEmbedder:
-        return self.new.fit(self.images)
+        return self.new.fit(self.images, self.labels)
 
     @cached_property
     def vectors(self) -> NDArray[np.float32]:
@@ -102,7 +109,7 @@ class _Case:
 
     def refitted(self, **parameters: Any) -> ImageEmbedder:
         changed: ImageEmbedder = self.new.set_params(**parameters)
-        return changed.fit(self.images)
+        return changed.fit(self.images, self.labels)
 
 
 def _random_images() -> list[NDArray[np.uint8]]:
@@ -134,7 +141,7 @@ def _check_construction_does_nothing(case: _Case) -> None:
     assert not extra, f"__init__ must only store its parameters; it also made {extra}"
     assert type(new).__name__ in repr(new)
     assert new.set_params(**given) is new, "set_params must return self"
-    new.fit(case.images)
+    new.fit(case.images, case.labels)
     after = new.get_params(deep=False)
     changed = [name for name in given if repr(after[name]) != repr(given[name])]
     assert not changed, f"fit changed the parameters {changed}"
@@ -150,8 +157,10 @@ def _check_vectors(case: _Case) -> None:
     assert np.isfinite(vectors).all(), "vectors of readable images are not finite"
     assert np.ptp(vectors, axis=0).any(), "all images have the same vector"
     new = case.new
-    assert new.fit(case.images, y=[0] * len(case.images)) is new, "fit must return self"
-    _assert_same(case.new.fit_transform(case.images), vectors, "fit_transform and transform")
+    labels = case.labels or [0] * len(case.images)
+    assert new.fit(case.images, y=labels) is new, "fit must return self"
+    again = case.new.fit_transform(case.images, case.labels)
+    _assert_same(again, vectors, "fit_transform and transform")
 
 
 def _check_alone_as_in_a_batch(case: _Case) -> None:
@@ -202,6 +211,7 @@ def _check_routes(case: _Case) -> None:
 
 def _check_unreadable_images(case: _Case) -> None:
     X: list[object] = [*case.images[:2], _BROKEN, *case.images[2:], "no/such/file.jpg"]
+    y = case.labels and [*case.labels[:2], 0, *case.labels[2:], 0]
     readable = [row for row in range(len(X)) if row not in (2, len(X) - 1)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -222,7 +232,7 @@ def _check_unreadable_images(case: _Case) -> None:
     _assert_same(vectors[readable], case.vectors, "transform_with_errors")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImageReadWarning)
-        vectors = case.new.set_params(on_error="nan").fit_transform(X)
+        vectors = case.new.set_params(on_error="nan").fit_transform(X, y)
     _assert_same(vectors[readable], case.vectors, "fit_transform with unreadable images")
 
 
@@ -241,7 +251,11 @@ def _check_wrong_input(case: _Case) -> None:
         _assert_raises(TypeError, lambda X=X: case.fitted.transform(X), f"transform of {what}")  # type: ignore[misc]
     for name, value in {"batch_size": 0, "on_error": "ignore", "progress": "yes"}.items():
         broken = case.new.set_params(**{name: value})
-        _assert_raises(ValueError, lambda e=broken: e.fit(case.images), f"{name}={value!r}")  # type: ignore[misc]
+        _assert_raises(
+            ValueError,
+            lambda e=broken: e.fit(case.images, case.labels),  # type: ignore[misc]
+            f"{name}={value!r}",
+        )
 
 
 def _check_before_fit(case: _Case) -> None:
@@ -261,7 +275,7 @@ def _check_pickles(case: _Case) -> None:
     again = pickle.loads(pickle.dumps(case.fitted))
     _assert_same(again.transform(case.images), case.vectors, "after pickling")
     assert again.fingerprint() == case.fitted.fingerprint(), "pickling changed the fingerprint"
-    unfitted = pickle.loads(pickle.dumps(case.new)).fit(case.images)
+    unfitted = pickle.loads(pickle.dumps(case.new)).fit(case.images, case.labels)
     _assert_same(unfitted.transform(case.images), case.vectors, "fitted after pickling")
 
 
@@ -293,8 +307,8 @@ def _check_names_and_tables(case: _Case) -> None:
     names = list(case.fitted.get_feature_names_out())
     assert len(names) == len(set(names)) == case.vectors.shape[1], "one name for each feature"
     for library in filter(_installed, ("pandas", "polars")):
-        table = clone(case.fitted).set_output(transform=library).fit(case.images)
-        frame = table.transform(case.images)
+        table = clone(case.fitted).set_output(transform=library)
+        frame = table.fit(case.images, case.labels).transform(case.images)
         assert type(frame).__module__.startswith(library), f"got a {type(frame)}"
         assert list(frame.columns) == names, f"{library}: columns are not the feature names"
         _assert_same(frame.to_numpy(), case.vectors, f"as {library} table")
@@ -314,7 +328,7 @@ def _check_nothing_else_changes(case: _Case) -> None:
     images = [image.copy() for image in case.images]
     with _unusual_random_states():
         before = _globals()
-        case.new.fit_transform(case.images)
+        case.new.fit_transform(case.images, case.labels)
         case.fitted.transform(case.images)
         for name, value in _globals().items():
             assert value == before[name], f"{name} was changed"
@@ -392,7 +406,7 @@ def _check_constant_memory(case: _Case) -> None:
 def _check_pipeline(case: _Case) -> None:
     pipeline = clone(make_pipeline(case.new, Normalizer()))
     _assert_same(
-        pipeline.fit(case.images).transform(case.images),
+        pipeline.fit(case.images, case.labels).transform(case.images),
         Normalizer().fit_transform(case.vectors),
         "in a pipeline",
     )
