@@ -175,13 +175,27 @@ class ContrastiveEmbedder(TrainedEmbedder):
         start = inner._build()
         shown = start.preprocessing
         self._crops = [shown]  # the feed asks how large images must be decoded
-        views = self._two_views(shown)
-        feed = Feed(self, images, views, self.train_batch_size, seed, on_error=on_error)
+        readable, errors = self._readable(images, on_error)
+        feed = Feed(self, readable, self._two_views(shown), self.train_batch_size, seed)
         self._train(start, inner, feed, seed)
         tensors = {name: value.cpu() for name, value in start.embedding.state_dict().items()}
         self._learned = Learned(tensors, shown)
         self._load()
-        return dict(sorted(feed.errors.items()))
+        return errors
+
+    def _readable(
+        self, images: Sequence[object], on_error: str
+    ) -> tuple[Sequence[object], dict[int, ImageReadError]]:
+        """The images that can be read, and what is wrong with the others.
+
+        They are left out before the training, which is then what it would be without them.
+        """
+        if on_error == "raise":
+            return images, {}
+        read = enumerate(self._prepared(images, lambda pixels: None, on_error))
+        errors = {row: result for row, result in read if isinstance(result, ImageReadError)}
+        rows = [row for row in range(len(images)) if row not in errors]
+        return (_Chosen(images, rows) if errors else images), errors
 
     def _train(self, start: Built, inner: TimmEmbedder, feed: Feed, seed: int) -> None:
         n_images, is_random = len(feed.images), inner.weights is None
@@ -189,7 +203,7 @@ class ContrastiveEmbedder(TrainedEmbedder):
         batch_statistics = has_batch_norm(start.backbone) and not frozen
         if n_images < self.train_batch_size:
             raise ValueError(
-                f"X has {n_images} images, which is not one batch of train_batch_size="
+                f"X has {n_images} readable images, which is not one batch of train_batch_size="
                 f"{self.train_batch_size}; take a smaller one, or more images"
             )
         self._check_sizes(n_images, batch_statistics)
@@ -254,6 +268,19 @@ class ContrastiveEmbedder(TrainedEmbedder):
         )
 
 
+class _Chosen(Sequence[object]):
+    """Some rows of a sequence, which stay where they are."""
+
+    def __init__(self, images: Sequence[object], rows: list[int]) -> None:
+        self.images, self.rows = images, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.images[self.rows[row]]
+
+
 _N_PROJECTION = 128  # of both papers
 _MOST_JITTER = 2.5  # where the hue takes any value
 
@@ -261,7 +288,7 @@ _OPTIMIZERS = {"adamw": AdamW, "lars": LARS, "sgd": partial(SGD, momentum=0.9)}
 # Learning rates by the size of a batch and whether the training starts from random weights.
 # Those of SGD and LARS are MoCo's and SimCLR's, those of AdamW were found here.
 _RATES: dict[str, Callable[[int, bool], float]] = {
-    "adamw": lambda size, is_random: 0.001 if is_random else 0.0003,
+    "adamw": lambda size, is_random: 0.001 if is_random else 0.0001,
     "lars": lambda size, is_random: 0.3 * size / 256,
     "sgd": lambda size, is_random: 0.03 * size / 256,
 }

@@ -42,7 +42,7 @@ class MoCoEmbedder(ContrastiveEmbedder):
     device : str, default="auto"
         For training and for use; see :class:`imgembed.CNNEmbedder`.
     learning_rate : float or "auto", default="auto"
-        The highest. "auto" with AdamW: 3e-4 for a trained backbone and 1e-3 for random weights;
+        The highest. "auto" with AdamW: 1e-4 for a trained backbone and 1e-3 for random weights;
         with SGD: the paper's for the batch size.
     optimizer : {"adamw", "sgd"}, default="adamw"
         The paper has SGD, which in so few steps gained nothing from trained backbones.

@@ -34,7 +34,7 @@ class SimCLREmbedder(ContrastiveEmbedder):
     device : str, default="auto"
         For training and for use; see :class:`imgembed.CNNEmbedder`.
     learning_rate : float or "auto", default="auto"
-        The highest. "auto" with AdamW: 3e-4 for a trained backbone and 1e-3 for random weights;
+        The highest. "auto" with AdamW: 1e-4 for a trained backbone and 1e-3 for random weights;
         with LARS: the paper's for the batch size.
     optimizer : {"adamw", "lars"}, default="adamw"
         LARS [2]_ is the paper's, for batches of thousands.

@@ -125,11 +125,6 @@ class Trainer:
                 losses.append(self._step(views, progress))
                 bar.set_postfix(epoch=number + 1, loss=f"{losses[-1]:.3f}", refresh=False)
                 bar.update(len(views))
-        if not losses:
-            raise ValueError(
-                f"fewer than train_batch_size={feed.batch_size} images of X can be read: of "
-                f"{len(feed.images)} not {len(feed.errors)}"
-            )
         return float(np.mean(losses))
 
     def _step(self, views: list[tuple[Pixels, Pixels]], progress: float) -> float:

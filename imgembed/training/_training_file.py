@@ -117,7 +117,7 @@ class TrainingFile:
         before = {"arch": content["arch"], **record["recipe"]}
         now = {"arch": self.architecture, **self.recipe}
         changed = [
-            f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+            f"{name} was {before.get(name)} and is {now.get(name)}"
             for name in sorted({*before, *now})
             if before.get(name) != now.get(name)
         ]

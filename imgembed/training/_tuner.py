@@ -1,4 +1,4 @@
-"""Tuner: the epochs in which labels change a part of a network, and the best of them."""
+"""Tuner: the epochs in which labels change a part of a network, and how much of it is kept."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ _NEW_LAYERS_RATE = 10.0
 
 
 class Tuner:
-    """Train an embedding, and go back to its best epoch.
+    """Train an embedding, and keep what its best epoch has gained.
 
     Parameters
     ----------
@@ -41,6 +41,8 @@ class Tuner:
         It normalises pixels.
     learning_rate : float
         The highest, of layers that are not new.
+    blend : float
+        The share of the way from the start to what was trained that is gone.
     device : torch.device
         Where the embedding is.
     """
@@ -53,9 +55,11 @@ class Tuner:
         criterion: Callable[[Tensor, Tensor], Tensor],
         preprocessing: Preprocessing,
         learning_rate: float,
+        blend: float,
         device: torch.device,
     ) -> None:
         self.embedding = embedding
+        self.blend = blend
         self.names = names
         self.criterion = criterion
         self.preprocessing = preprocessing
@@ -80,7 +84,7 @@ class Tuner:
         seed: int,
         bar: Any,
     ) -> list[dict[str, Any]]:
-        """Train until nothing is gained, and take the tensors of the best epoch.
+        """Train until nothing is gained, and take what is kept of the best epoch.
 
         Parameters
         ----------
@@ -103,17 +107,22 @@ class Tuner:
             Of the start and of each epoch ``epoch``, ``loss`` and ``validation_map``.
         """
         history = [self._record(0, math.nan, labels, validation)]
-        best, tensors = 0, self._tensors()
+        start = self._tensors()
+        best, kept = 0, start
         for number in range(epochs):
             with seeded(seed + number, self.device):
                 loss = self._epoch(feed.ordered(number, order(number)), labels, number, epochs, bar)
+            trained = self._tensors()
+            blended = {name: _between(start[name], trained[name], self.blend) for name in start}
+            self._take(blended)
             history.append(self._record(number + 1, loss, labels, validation))
             bar.set_postfix(history[-1], refresh=False)
             if validation is None or _score(history[-1]) >= _score(history[best]):
-                best, tensors = number + 1, self._tensors()
+                best, kept = number + 1, blended
             elif number + 1 - best >= patience:
                 break
-        self.embedding.load_state_dict(tensors)
+            self._take(trained)
+        self._take(kept)
         self.best_epoch = best
         return history
 
@@ -175,7 +184,17 @@ class Tuner:
         return self.preprocessing.normalise(on_device)
 
     def _tensors(self) -> dict[str, Tensor]:
-        return {name: tensor.clone() for name, tensor in self.embedding.state_dict().items()}
+        """Copies of all that training changes."""
+        changing = self.names | {name for name, _ in self.embedding.named_buffers()}
+        tensors = self.embedding.state_dict().items()
+        return {name: tensor.clone() for name, tensor in tensors if name in changing}
+
+    def _take(self, tensors: dict[str, Tensor]) -> None:
+        self.embedding.load_state_dict(tensors, strict=False)
+
+
+def _between(start: Tensor, end: Tensor, share: float) -> Tensor:
+    return torch.lerp(start, end, share) if start.is_floating_point() else end
 
 
 def _check_loss(loss: Any) -> None:
@@ -191,9 +210,10 @@ def _score(record: dict[str, Any]) -> float:
     return float(record["validation_map"])
 
 
-def _map_among_each_other(vectors: NDArray[np.float32], labels: Labels) -> float:
+def _map_among_each_other(vectors: NDArray[Any], labels: Labels) -> float:
+    vectors = vectors.astype(np.float64)  # so that the squares of large ones are finite
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    similarity = (unit @ unit.T).astype(np.float64)
+    similarity = unit @ unit.T
     others = ~np.eye(len(labels), dtype=bool)
     scores = similarity[others].reshape(len(labels), -1)
     relevant = (labels[:, None] == labels)[others].reshape(len(labels), -1)
