@@ -471,11 +471,13 @@ def test_batch_norms_keep_their_statistics_where_the_backbone_is_trained(
         assert bool((norm.running_var == 1).all()) == frozen, (backbone, batch_norm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_trained_embedders_keep_the_contract(method: Method) -> None:
     check_embedder(tiny(method, epochs=1, train_batch_size=4, progress=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_embedders_of_a_checkpoint_keep_the_contract(
     method: Method, images: list[Pixels], tmp_path: Path

@@ -652,6 +652,7 @@ def test_a_progress_bar_is_shown_when_asked_for(
     assert "8/8" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainable", ["last_block", "head"])
 def test_it_keeps_the_contract_of_embedders(base: CNNEmbedder, trainable: str) -> None:
     base.set_params(image_size=32)
