@@ -33,9 +33,9 @@ from imgembed import CNNEmbedder, ImageEmbedder, ViTEmbedder, list_images, read_
 Vectors = NDArray[np.float32]
 
 NETWORKS: dict[str, tuple[type[Any], str | None, int]] = {
-    "tf_efficientnet_lite0": (CNNEmbedder, "bundled", 256),
-    "resnet50": (CNNEmbedder, None, 64),
-    "vit_base_patch16_224": (ViTEmbedder, None, 16),
+    "tf_efficientnet_lite0": (CNNEmbedder, "bundled", 128),
+    "resnet50": (CNNEmbedder, None, 48),
+    "vit_base_patch16_224": (ViTEmbedder, None, 12),
 }
 BATCH_SIZES = (1, 8, 32)
 
@@ -54,7 +54,8 @@ def main() -> None:
     for name, (kind, weights, n_images) in NETWORKS.items():
         chosen = paths[:: len(paths) // n_images][:n_images]
         for batch_size in BATCH_SIZES:
-            print(compare_engines(kind, name, weights, chosen, batch_size, arguments.n_runs))
+            line = compare_engines(kind, name, weights, chosen, batch_size, arguments.n_runs)
+            print(line, flush=True)
     for name in ("tf_efficientnet_lite0", "resnet50"):
         _, weights, n_images = NETWORKS[name]
         print(compare_with_embetter(name, weights, paths[:n_images], arguments.n_runs), flush=True)

@@ -39,6 +39,10 @@ _NOT_IN_FINGERPRINT = frozenset(
         "weights",
     }
 )
+# What is made of an image, and of a batch of what comes of it.
+Prepare = Callable[[NDArray[np.uint8]], Any]
+Describe = Callable[[list[Any]], NDArray[np.float32]]
+
 # Images read ahead for each thread, beyond one batch: enough to keep the network fed.
 _READ_AHEAD = 4
 _PROGRESS_DELAY = 2.0  # seconds; shorter work shows no bar
@@ -343,11 +347,13 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         return stored.finish()
 
     def _fill(self, stored: StoredRows, images: Sequence[object]) -> None:
+        prepare, embed = self._steps(len(images))
         try:
-            for rows, batch, failed in self._batches(images, self.on_error, stored.n_done):
+            batches = self._batches(images, prepare, self.on_error, stored.n_done)
+            for rows, batch, failed in batches:
                 vectors = np.full((len(rows) + len(failed), stored.shape[1]), np.nan, np.float32)
                 if batch:
-                    vectors[np.subtract(rows, stored.n_done)] = self._embed(batch)
+                    vectors[np.subtract(rows, stored.n_done)] = embed(batch)
                 stored.notes |= {str(row): [e.source, e.reason] for row, e in failed.items()}
                 stored.write(vectors)
         finally:
@@ -423,6 +429,10 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         super()._check_parameters()
         check_scalar(self.batch_size, "batch_size", int, min_val=1)
 
+    def _steps(self, n_images: int) -> tuple[Prepare, Describe]:
+        """What is done to each image in a thread, and to a batch of what comes of it."""
+        return self._prepare, self._embed
+
     def _fit_images(self, images: Sequence[object], on_error: str) -> dict[int, ImageReadError]:
         """Learn from images. What needs only loading learns nothing and reads nothing."""
         self._load()
@@ -440,26 +450,28 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         self, images: Sequence[object], on_error: str
     ) -> tuple[NDArray[np.float32], dict[int, ImageReadError]]:
         """Embed images batch by batch, and leave NaN in the rows of those that cannot be read."""
-        return self._described(images, self._embed, (self._n_features_out,), on_error)
+        prepare, embed = self._steps(len(images))
+        return self._described(images, prepare, embed, (self._n_features_out,), on_error)
 
     def _described(
         self,
         images: Sequence[object],
-        describe: Callable[[list[Any]], NDArray[np.float32]],
+        prepare: Prepare,
+        describe: Describe,
         shape: tuple[int, ...],
         on_error: str,
     ) -> tuple[NDArray[np.float32], dict[int, ImageReadError]]:
         """What ``describe`` says of each batch, NaN for what cannot be read, and the errors."""
         described = np.full((len(images), *shape), np.nan, dtype=np.float32)
         errors: dict[int, ImageReadError] = {}
-        for rows, batch, failed in self._batches(images, on_error):
+        for rows, batch, failed in self._batches(images, prepare, on_error):
             if batch:
                 described[rows] = describe(batch)
             errors.update(failed)
         return described, errors
 
     def _batches(
-        self, images: Sequence[object], on_error: str, first_row: int = 0
+        self, images: Sequence[object], prepare: Prepare, on_error: str, first_row: int = 0
     ) -> Iterator[tuple[list[int], list[Any], dict[int, ImageReadError]]]:
         """Prepared images by the batch, with their rows, and what cannot be read between them.
 
@@ -468,7 +480,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         rows: list[int] = []
         batch: list[Any] = []
         failed: dict[int, ImageReadError] = {}
-        prepared = self._prepared(images, self._prepare, on_error, self.batch_size, first_row)
+        prepared = self._prepared(images, prepare, on_error, self.batch_size, first_row)
         for row, one in enumerate(prepared, first_row):
             if isinstance(one, ImageReadError):
                 failed[row] = one

@@ -67,8 +67,8 @@ def test_several_scales_and_a_layer_are_exported_too(exports: Path) -> None:
 
 def test_auto_takes_it_on_a_cpu_and_says_the_same_by_fingerprint() -> None:
     automatic, torch_only = small().fit(IMAGES), small("torch").fit(IMAGES)
-    assert isinstance(automatic._run.__self__, _onnx.OnnxEngine)  # type: ignore[attr-defined]
-    assert not isinstance(getattr(torch_only._run, "__self__", None), _onnx.OnnxEngine)
+    assert isinstance(automatic._onnx, _onnx.OnnxEngine)
+    assert torch_only._onnx is None
     assert automatic.fingerprint() == torch_only.fingerprint()
 
 

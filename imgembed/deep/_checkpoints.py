@@ -1,5 +1,6 @@
 """Checkpoints: what a file of weights is, and a network filled from it whole or not at all."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ StateDict = Mapping[str, Tensor]
 
 # The entry in which trainings of this library say what is theirs.
 OWN_RECORD = "imgembed"
+
+_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+_HEADS_OF_MOCO_V3 = 12  # of its vit_small, in its vits.py
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,7 @@ def load_checkpoint(
         If something is missing, has another shape or type, or belongs to no layer.
     """
     _check_activation(network, checkpoint)
+    _check_heads(network, checkpoint)
     wanted = network.state_dict()
     trunks = [_trunk(checkpoint, prefix, wanted, head) for prefix in checkpoint.layout.prefixes]
     trunk = max(trunks, key=lambda trunk: trunk.n_fitting(wanted))  # the first of the best
@@ -292,16 +297,16 @@ def _convention(checkpoint: Checkpoint) -> Convention:
     if not isinstance(told, dict):
         return checkpoint.layout.convention
     try:
-        return Convention(
-            mean=_three(told["mean"]),
-            std=_three(told["std"]),
-            crop_pct=float(told["crop_pct"]),
-            interpolation=str(told["interpolation"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        mean, std, crop_pct = _three(told["mean"]), _three(told["std"]), float(told["crop_pct"])
+        interpolation = str(told["interpolation"])
+        is_sound = min(*std, crop_pct) > 0 and all(map(math.isfinite, (*mean, *std, crop_pct)))
+    except (KeyError, TypeError, ValueError):
+        is_sound = False
+    if not is_sound or interpolation not in _INTERPOLATIONS:
         raise CheckpointError(
             f"{checkpoint.path!r} says in a damaged way how images are shown: {told!r}"
-        ) from error
+        )
+    return Convention(mean, std, crop_pct, interpolation)
 
 
 def _three(values: Any) -> tuple[float, float, float]:
@@ -316,6 +321,18 @@ def _check_activation(network: nn.Module, checkpoint: Checkpoint) -> None:
             f"{checkpoint.path!r} (layout {checkpoint.layout.name!r}) was trained with {wanted}, "
             "which this network does not have, and its features would be wrong. Take the "
             "architecture with it, such as vit_base_patch32_clip_quickgelu_224."
+        )
+
+
+def _check_heads(network: nn.Module, checkpoint: Checkpoint) -> None:
+    """MoCo v3's small transformer has twice the heads of timm's, in tensors of the same shapes."""
+    small = checkpoint.layout.name == "MoCo v3" and checkpoint.architecture == "vit_small"
+    heads = {layer.num_heads for layer in network.modules() if hasattr(layer, "num_heads")}
+    if small and heads and heads != {_HEADS_OF_MOCO_V3}:
+        raise CheckpointError(
+            f"{checkpoint.path!r} is MoCo v3's vit_small, which has {_HEADS_OF_MOCO_V3} attention "
+            f"heads, and this network has {max(heads)}: it would take the tensors and give wrong "
+            "features. timm has none with these heads; take MoCo v3's vit_base or resnet50"
         )
 
 

@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from joblib import effective_n_jobs
 from numpy.typing import NDArray
 from sklearn.utils import Tags, check_random_state
 from torch import nn
 
 from .._vectors import normalise_rows
-from ..base import ImageEmbedder, check_choice
+from ..base import Describe, ImageEmbedder, Prepare, check_choice
 from ._backbones import Weights, digest_network
 from ._checkpoints import CheckpointError, CheckpointReport
 from ._engines import DTYPES, ENGINES, Pixels, TorchEngine, Vectors, resolve_device, resolve_dtype
@@ -27,7 +28,7 @@ from ._preprocessing import Preprocessing
 _DRAFT_MARGIN = 2
 # What _load makes and a pickle leaves out.
 _LOADED = frozenset(
-    {"backbone_", "preprocessing_", "device_", "_embedding", "_torch", "_run", "_crops"}
+    {"backbone_", "preprocessing_", "device_", "_embedding", "_torch", "_onnx", "_run", "_crops"}
 )
 
 
@@ -103,6 +104,7 @@ class NetworkEmbedder(ImageEmbedder):
     _built_from: dict[str, str]
     _embedding: nn.Module
     _torch: TorchEngine
+    _onnx: OnnxEngine | None
     _run: Callable[[Pixels], Vectors]
     _crops: list[Preprocessing]
 
@@ -183,12 +185,13 @@ class NetworkEmbedder(ImageEmbedder):
 
     def _engine(self, embedding: nn.Module) -> Callable[[Pixels], Vectors]:
         """What takes pixels to vectors."""
+        self._onnx = None
         if self._uses_onnx():
             digest = hashlib.sha256(repr(self._vector_parts()).encode()).hexdigest()
             engine = OnnxEngine(embedding, self.preprocessing_, digest)
             try:
                 for crop in self._crops:
-                    engine.session(crop.height, crop.width)
+                    engine.session(crop.height, crop.width, torch.get_num_threads())
             except ExportError as error:
                 if self.engine == "onnxruntime":
                     raise
@@ -199,7 +202,8 @@ class NetworkEmbedder(ImageEmbedder):
                     stacklevel=4,
                 )
             else:
-                return engine.run
+                self._onnx = engine
+                return partial(engine.run, n_threads=torch.get_num_threads())
         return partial(self._torch.run, torch.compile(embedding) if self.compile else embedding)
 
     def _uses_onnx(self) -> bool:
@@ -232,10 +236,25 @@ class NetworkEmbedder(ImageEmbedder):
         return [crop.crop(image) for crop in self._crops]
 
     def _embed(self, prepared: list[Any]) -> Vectors:
+        return self._embed_by(self._run, prepared)
+
+    def _steps(self, n_images: int) -> tuple[Prepare, Describe]:
+        """Of many images each is embedded in the thread that reads it, where ONNX Runtime does it.
+
+        Threads that work on an image each never wait for one another. Of few images, or with
+        few threads that read, all threads work on one image at a time.
+        """
+        n_threads = effective_n_jobs(self.n_jobs)
+        if self._onnx is None or n_threads < torch.get_num_threads() or n_images < n_threads:
+            return super()._steps(n_images)
+        run = partial(self._onnx.run, n_threads=1)
+        return lambda image: self._embed_by(run, [self._prepare(image)])[0], np.stack
+
+    def _embed_by(self, run: Callable[[Pixels], Vectors], prepared: list[Any]) -> Vectors:
         views = [np.stack(view) for view in zip(*prepared, strict=True)]
         if self.flip:
             views += [np.ascontiguousarray(view[:, :, ::-1]) for view in views]
-        vectors = [self._run(view) for view in views]
+        vectors = [run(view) for view in views]
         if len(vectors) == 1:
             return vectors[0]
         mean: Vectors = np.mean([normalise_rows(one) for one in vectors], axis=0)

@@ -74,32 +74,36 @@ class OnnxEngine:
         self.embedding = embedding
         self.preprocessing = preprocessing
         self.digest = digest
-        self._sessions: dict[tuple[int, int], Any] = {}
+        self._sessions: dict[tuple[int, int, int], Any] = {}
         self._lock = threading.Lock()
 
-    def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(self, pixels: NDArray[np.uint8], n_threads: int) -> NDArray[np.float32]:
         """The vectors of images.
 
         Parameters
         ----------
         pixels : ndarray of shape (n_images, height, width, 3), dtype uint8
+        n_threads : int
+            Threads that work on an image.
 
         Returns
         -------
         vectors : ndarray of shape (n_images, n_features), dtype float32
         """
-        session = self.session(pixels.shape[1], pixels.shape[2])
+        session = self.session(pixels.shape[1], pixels.shape[2], n_threads)
         inputs = self.preprocessing.normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2))
         one_by_one = inputs.contiguous().numpy()[:, np.newaxis]
         return np.concatenate([session.run(None, {"inputs": one})[0] for one in one_by_one])
 
-    def session(self, height: int, width: int) -> Any:
+    def session(self, height: int, width: int, n_threads: int) -> Any:
         """The session for images of a size, from memory, from disk, or exported now.
 
         Parameters
         ----------
         height, width : int
             In pixels.
+        n_threads : int
+            Threads that work on an image.
 
         Returns
         -------
@@ -111,20 +115,21 @@ class OnnxEngine:
             If the network cannot be exported, or ONNX Runtime gives other vectors than torch.
         """
         with self._lock:
-            if (height, width) not in self._sessions:
-                self._sessions[height, width] = self._open(height, width)
-            return self._sessions[height, width]
+            key = (height, width, n_threads)
+            if key not in self._sessions:
+                self._sessions[key] = self._open(height, width, n_threads)
+            return self._sessions[key]
 
-    def _open(self, height: int, width: int) -> Any:
+    def _open(self, height: int, width: int, n_threads: int) -> Any:
         path = exports_folder() / f"{self._key(height, width)}.onnx"
         example = torch.rand((1, 3, height, width), generator=torch.Generator().manual_seed(0))
         if path.is_file():
             try:
-                return self._checked_session(path.read_bytes(), example)
+                return self._checked_session(path.read_bytes(), example, n_threads)
             except ExportError:  # it is damaged; the new one takes its place
                 pass
         model = _export(self.embedding, example)
-        session = self._checked_session(model, example)
+        session = self._checked_session(model, example, n_threads)
         _keep(model, path)
         return session
 
@@ -132,9 +137,9 @@ class OnnxEngine:
         versions = [(package, version(package)) for package in _PACKAGES]
         return hashlib.sha256(repr((self.digest, height, width, versions)).encode()).hexdigest()
 
-    def _checked_session(self, model: bytes, example: torch.Tensor) -> Any:
+    def _checked_session(self, model: bytes, example: torch.Tensor, n_threads: int) -> Any:
         """A session, if it gives the vector that torch gives."""
-        session = _session(model)
+        session = _session(model, n_threads)
         with torch.inference_mode():
             wanted = self.embedding(example).numpy()
         try:
@@ -150,10 +155,10 @@ class OnnxEngine:
         return session
 
 
-def _session(model: bytes) -> Any:
+def _session(model: bytes, n_threads: int) -> Any:
     runtime = import_optional("onnxruntime", extra="onnx", needed_by="engine='onnxruntime'")
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = n_threads
     # Idle threads would else burn the time of those that decode images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors; they are raised as well

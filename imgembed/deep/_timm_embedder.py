@@ -97,7 +97,9 @@ class TimmEmbedder(NetworkEmbedder):
         with torch.inference_mode():
             blank = torch.zeros((1, 3, own.height, own.width), device=self.device_)
             shape = embedding.patches(blank.to(self._torch.dtype)).shape[1:]
-        tokens, errors = self._described(check_images(X), describe, tuple(shape), self.on_error)
+        tokens, errors = self._described(
+            check_images(X), self._prepare, describe, tuple(shape), self.on_error
+        )
         self._warn_of(errors)
         return tokens
 

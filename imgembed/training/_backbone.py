@@ -18,7 +18,11 @@ Backbone = str | TimmEmbedder
 Path = str | os.PathLike[str]
 
 # What training code calls a network that timm has under another name.
-_NAMES_IN_TIMM = {"vit_base": "vit_base_patch16_224"}  # MoCo v3
+_NAMES_IN_TIMM = {  # MoCo v3's
+    "vit_small": "vit_small_patch16_224",
+    "vit_base": "vit_base_patch16_224",
+    "vit_large": "vit_large_patch16_224",
+}
 
 
 def resolve_backbone(backbone: Backbone, checkpoint: Path | None = None) -> TimmEmbedder:
