@@ -327,7 +327,8 @@ def _check_activation(network: nn.Module, checkpoint: Checkpoint) -> None:
 def _check_heads(network: nn.Module, checkpoint: Checkpoint) -> None:
     """MoCo v3's small transformer has twice the heads of timm's, in tensors of the same shapes."""
     small = checkpoint.layout.name == "MoCo v3" and checkpoint.architecture == "vit_small"
-    heads = {layer.num_heads for layer in network.modules() if hasattr(layer, "num_heads")}
+    found: list[Any] = [getattr(layer, "num_heads", None) for layer in network.modules()]
+    heads = {n_heads for n_heads in found if n_heads is not None}
     if small and heads and heads != {_HEADS_OF_MOCO_V3}:
         raise CheckpointError(
             f"{checkpoint.path!r} is MoCo v3's vit_small, which has {_HEADS_OF_MOCO_V3} attention "
