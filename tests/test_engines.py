@@ -113,7 +113,8 @@ def test_a_damaged_export_is_made_anew(damage: str, exports: Path) -> None:
         kept.write_bytes(_spoil(whole))
     else:
         kept.write_bytes(whole[: len(whole) // 2] if damage == "truncated" else b"")
-    assert np.array_equal(small().transform(IMAGES), wanted)
+    # Another export need not add in the same order.
+    np.testing.assert_allclose(small().transform(IMAGES), wanted, atol=1e-4)
     assert kept.read_bytes() != _spoil(whole)
 
 
