@@ -138,7 +138,9 @@ def compare_with_embetter(name: str, weights: str | None, paths: list[Path], n_r
     network.load_state_dict(embedder.backbone_.state_dict())
     state = {k: v.clone() for k, v in network.state_dict().items()}
     encoder.name, encoder.encode_predictions, encoder.model = name, False, network
-    encoder.transform_img = timm.data.create_transform(**timm.data.resolve_data_config({}, network))
+    encoder.transform_img = timm.data.create_transform(
+        **timm.data.resolve_data_config({}, model=network)
+    )
     images = [Image.open(path).convert("RGB") for path in paths]
     arrays = [np.asarray(image) for image in images]
     theirs, ours = encoder.transform(images), embedder.transform(arrays)
