@@ -238,6 +238,27 @@ def check_images(X: Any) -> Sequence[object]:
     return X  # type: ignore[no-any-return]
 
 
+class ChosenImages(Sequence[object]):
+    """Some of a sequence of images, which are not read for that.
+
+    Parameters
+    ----------
+    images : sequence of images
+    rows : ndarray of shape (n_chosen,), dtype int64
+        Of those that are chosen.
+    """
+
+    def __init__(self, images: Sequence[object], rows: NDArray[np.int64]) -> None:
+        self.images = images
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.images[int(self.rows[row])]
+
+
 def is_one_image(X: object) -> bool:
     """Whether X is a single image, not a sequence of images.
 

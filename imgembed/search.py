@@ -17,7 +17,14 @@ from . import plotting
 from ._optional import import_optional
 from .base import ImageEmbedder
 from .classical import GeometricMatch
-from .images import ImageReadError, ImageReadWarning, check_images, is_one_image, list_images
+from .images import (
+    ChosenImages,
+    ImageReadError,
+    ImageReadWarning,
+    check_images,
+    is_one_image,
+    list_images,
+)
 from .index import NearestNeighborIndex
 from .rerank import GeometricReranker, QueryExpansion
 
@@ -136,7 +143,7 @@ class ImageSearch(BaseEstimator):
             raise ValueError(f"none of {len(gallery)} images can be read; the first: {errors[0]}")
         self.reranker_ = None
         if self.rerank is not None:
-            self.reranker_ = clone(self.rerank).fit(_Chosen(gallery, readable))
+            self.reranker_ = clone(self.rerank).fit(ChosenImages(gallery, readable))
         self.index_ = index.fit(vectors[readable])
         self.images_, self.rows_, self.errors_, self._records = gallery, readable, errors, checked
         self._parts = self.embedder_.fingerprint_parts()
@@ -490,19 +497,6 @@ class _Hit:
     @property
     def proof(self) -> str:
         return f", {self.n_inliers} inliers" if self.n_inliers and self.n_inliers > 0 else ""
-
-
-class _Chosen(Sequence[object]):
-    """Some images of a gallery, which stays where it is."""
-
-    def __init__(self, images: Sequence[object], rows: NDArray[np.int64]) -> None:
-        self.images, self.rows = images, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, row: Any) -> Any:
-        return self.images[int(self.rows[row])]
 
 
 def _is_path(image: object) -> bool:

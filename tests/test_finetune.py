@@ -508,6 +508,20 @@ def test_the_base_stays_as_it_is(base: CNNEmbedder) -> None:
     assert not hasattr(clone(embedder), "classes_")
 
 
+def test_a_training_may_start_from_a_network_whose_norm_follows_the_pooling(
+    tmp_path: Path,
+) -> None:
+    """As in networks that MAE has fine-tuned."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        mae = timm.create_model("test_vit", num_classes=3, global_pool="avg")
+    torch.save({"model": mae.state_dict()}, tmp_path / "mae.pth")
+    start = ViTEmbedder("test_vit", tmp_path / "mae.pth", image_size=64, engine="torch")
+    images, labels = labelled(8)
+    embedder = tuned(start, trainable="head", learning_rate=1e-9).fit(images, labels)
+    np.testing.assert_allclose(embedder.transform(images), start.transform(images), atol=1e-5)
+
+
 def test_scales_and_flip_of_the_base_are_kept(base: CNNEmbedder) -> None:
     images, labels = labelled(8)
     images = [np.tile(image, (2, 2, 1))[:80, :80] for image in images]

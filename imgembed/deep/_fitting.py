@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -66,7 +66,7 @@ def some(names: Sequence[Any]) -> str:
     return ", ".join(map(str, names[:_N_TOLD])) + more
 
 
-def move_norm(network: Any, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+def move_norm(network: Any, names: Container[str]) -> tuple[str, ...]:
     """Put a transformer's final norm behind the pooling, if the weights have it there.
 
     So it is in networks that MAE has fine-tuned: the mean of the patch tokens, then the norm.
@@ -75,15 +75,15 @@ def move_norm(network: Any, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     ----------
     network : torch.nn.Module
         Changed in place.
-    tensors : mapping of str to Tensor
-        What is there to fill it.
+    names : container of str
+        Of the tensors that are there to fill it.
 
     Returns
     -------
     notes : tuple of str
         What was done.
     """
-    behind = "fc_norm.weight" in tensors and "norm.weight" not in tensors
+    behind = "fc_norm.weight" in names and "norm.weight" not in names
     norms = getattr(network, "norm", None), getattr(network, "fc_norm", None)
     if not behind or not isinstance(norms[0], nn.LayerNorm) or type(norms[1]) is not nn.Identity:
         return ()

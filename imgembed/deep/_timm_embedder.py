@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..base import check_choice
 from ..images import check_images
 from ._backbones import Weights, build_network, input_stride, resize_input
+from ._checkpoints import CheckpointReport
 from ._embedding import Embedding
 from ._network_embedder import Built, NetworkEmbedder
 from ._preprocessing import Normalisation, check_normalisation, resolve_preprocessing
@@ -121,13 +122,19 @@ class TimmEmbedder(NetworkEmbedder):
         return height, width
 
     def _build(self) -> Built:
-        network, report = build_network(
+        return self._built_around(*self._network())
+
+    def _network(self) -> tuple[nn.Module, CheckpointReport | None]:
+        """The network without head, and what its weights are."""
+        return build_network(
             self.model_name,
             self.weights,
             self._seed(),
             pooling=self._timm_pooling(),
             any_size=tuple(self.scales) != (1.0,),
         )
+
+    def _built_around(self, network: Any, report: CheckpointReport | None) -> Built:
         size = self._height_and_width()
         # One that takes any size resizes its own position embeddings, at each size once.
         if size is not None and not getattr(network, "dynamic_img_size", False):

@@ -19,11 +19,11 @@ from ..deep._engines import resolve_device
 from ..deep._network_embedder import Built
 from ..deep._preprocessing import Normalisation, Preprocessing, check_normalisation
 from ..deep._timm_embedder import TimmEmbedder
-from ..images import ImageReadError
+from ..images import ChosenImages, ImageReadError
 from ._augmentation import random_view
 from ._backbone import Backbone, resolve_backbone
 from ._encoder import Encoder, has_batch_norm
-from ._feed import Feed
+from ._feed import Feed, find_unreadable
 from ._lars import LARS
 from ._trained import Learned, TrainedEmbedder, draw_seed
 from ._trainer import Trainer, seeded
@@ -192,10 +192,9 @@ class ContrastiveEmbedder(TrainedEmbedder):
         """
         if on_error == "raise":
             return images, {}
-        read = enumerate(self._prepared(images, lambda pixels: None, on_error))
-        errors = {row: result for row, result in read if isinstance(result, ImageReadError)}
-        rows = [row for row in range(len(images)) if row not in errors]
-        return (_Chosen(images, rows) if errors else images), errors
+        errors = find_unreadable(self, images)
+        rows = np.array([row for row in range(len(images)) if row not in errors], dtype=np.int64)
+        return (ChosenImages(images, rows) if errors else images), errors
 
     def _train(self, start: Built, inner: TimmEmbedder, feed: Feed, seed: int) -> None:
         n_images, is_random = len(feed.images), inner.weights is None
@@ -266,19 +265,6 @@ class ContrastiveEmbedder(TrainedEmbedder):
         return TrainingFile(
             self.save_path, inner.model_name, start.preprocessing, recipe, self._prefix
         )
-
-
-class _Chosen(Sequence[object]):
-    """Some rows of a sequence, which stay where they are."""
-
-    def __init__(self, images: Sequence[object], rows: list[int]) -> None:
-        self.images, self.rows = images, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, row: Any) -> Any:
-        return self.images[self.rows[row]]
 
 
 _N_PROJECTION = 128  # of both papers

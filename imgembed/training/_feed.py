@@ -19,27 +19,6 @@ Augment = Callable[[NDArray[np.uint8], np.random.Generator], Any]
 _READ_AHEAD = 2
 
 
-class Chosen(Sequence[object]):
-    """Some of the images, which are not read for that.
-
-    Parameters
-    ----------
-    images : sequence of images
-    rows : ndarray of shape (n_rows,), dtype intp
-        Of those that are chosen.
-    """
-
-    def __init__(self, images: Sequence[object], rows: NDArray[np.intp]) -> None:
-        self.images = images
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, row: Any) -> Any:
-        return self.images[int(self.rows[row])]
-
-
 class Feed:
     """Reads and augments images in threads, in a seeded order, epoch after epoch.
 

@@ -27,9 +27,17 @@ from ..deep._network_embedder import Built
 from ..deep._preprocessing import Preprocessing
 from ..deep._timm_embedder import TimmEmbedder
 from ..deep._vit import ViTEmbedder
-from ..images import MAX_PIXELS, ImageReadError, check_images
+from ..images import MAX_PIXELS, ChosenImages, ImageReadError, check_images
 from ._augmentation import mirror, random_resized_crop
-from ._feed import Chosen, Feed, find_unreadable
+from ._feed import Feed, find_unreadable
+from ._labels import (
+    IMAGES_OF_A_CLASS,
+    Labels,
+    check_labels,
+    hold_out,
+    number_classes,
+    order_epoch,
+)
 from ._losses import ArcFace, BatchHardTriplet, CrossEntropy, SupervisedContrastive
 from ._parts import PARTS, trainable_names
 from ._trained import Learned, TrainedEmbedder, draw_seed
@@ -37,7 +45,6 @@ from ._trainer import seeded
 from ._tuner import Tuner
 
 Loss = str | nn.Module | Callable[[Tensor, Tensor], Tensor]
-Labels = NDArray[np.intp]
 
 LOSSES: dict[str, Callable[[int, int], nn.Module]] = {
     "cross_entropy": CrossEntropy,
@@ -45,12 +52,8 @@ LOSSES: dict[str, Callable[[int, int], nn.Module]] = {
     "triplet": lambda n_features, n_classes: BatchHardTriplet(),
     "supcon": lambda n_features, n_classes: SupervisedContrastive(),
 }
-# A loss that compares the images of a batch with each other needs several of a class in it.
-_IMAGES_OF_A_CLASS = 4
 # The smallest share of an image that training sees; less loses what the label is about.
 _SMALLEST_CROP = 0.4
-# Validation searches the images of a class among each other.
-_LEAST_HELD_OUT = 2
 _FORMAT = 1
 # Another computer has other devices, and a random_state may be a generator.
 _NOT_SAVED = frozenset({"base", "device", "random_state"})
@@ -393,11 +396,11 @@ class FineTunedEmbedder(TrainedEmbedder):
             check_choice("loss", self.loss, tuple(LOSSES))
         for name, smallest in (("epochs", 1), ("patience", 1), ("train_batch_size", 2)):
             check_scalar(getattr(self, name), name, int, min_val=smallest)
-        if self._in_groups and self.train_batch_size < 2 * _IMAGES_OF_A_CLASS:
+        if self._in_groups and self.train_batch_size < 2 * IMAGES_OF_A_CLASS:
             raise ValueError(
                 f"train_batch_size={self.train_batch_size} is too small for a loss that compares "
-                f"the images of a batch, which come {_IMAGES_OF_A_CLASS} of a class at a time; "
-                f"take {2 * _IMAGES_OF_A_CLASS} at least, so that there is another class"
+                f"the images of a batch, which come {IMAGES_OF_A_CLASS} of a class at a time; "
+                f"take {2 * IMAGES_OF_A_CLASS} at least, so that there is another class"
             )
         if self.n_components is not None:
             check_scalar(self.n_components, "n_components", int, min_val=1)
@@ -435,7 +438,7 @@ class FineTunedEmbedder(TrainedEmbedder):
         """Train, and return what could not be read."""
         self._check_parameters()
         images = at_least_one(check_images(X))
-        labels = _check_labels(y, len(images))
+        labels = check_labels(y, len(images))
         seed = draw_seed(self.random_state)
         for name in ("backbone_", "_built_from"):
             self.__dict__.pop(name, None)
@@ -448,9 +451,9 @@ class FineTunedEmbedder(TrainedEmbedder):
         errors = find_unreadable(self, images) if on_error == "nan" else {}
         if errors:
             readable = np.setdiff1d(np.arange(len(images)), list(errors))
-            images, labels = Chosen(images, readable), labels[readable]
-        classes, labels = _numbered(labels)
-        held_out = _hold_out(labels, self.validation_fraction, seed)
+            images, labels = ChosenImages(images, readable), labels[readable]
+        classes, labels = number_classes(labels)
+        held_out = hold_out(labels, self.validation_fraction, seed)
         size = self.train_batch_size
         augmented = Feed(self, images, _augmentation(shown), size, seed, on_error="raise")
         as_shown = Feed(
@@ -487,7 +490,7 @@ class FineTunedEmbedder(TrainedEmbedder):
             criterion.to(device) if isinstance(criterion, nn.Module) else criterion,
             start.preprocessing, self.learning_rate, self.blend, device,
         )  # fmt: skip
-        order = partial(_order, rows, labels, self.train_batch_size, seed, self._in_groups)
+        order = partial(order_epoch, rows, labels, self.train_batch_size, seed, self._in_groups)
         with self._bar(self.epochs * len(order(0))) as bar:
             self.history_ = tuner.run(
                 augmented, order, labels, (as_shown, held_out) if len(held_out) else None,
@@ -526,89 +529,6 @@ class FineTunedEmbedder(TrainedEmbedder):
         named = list(embedding.named_parameters())
         new = frozenset(name for name, p in named if id(p) not in known)
         return new | {name for name, p in named if id(p) in chosen}, new
-
-
-def _check_labels(y: Any, n_images: int) -> NDArray[Any]:
-    """A label for each image."""
-    if y is None:
-        raise ValueError("fit needs y, a label for each image; without labels see MoCoEmbedder")
-    labels = np.asarray(y)
-    if labels.shape != (n_images,):
-        raise ValueError(f"y must be one label an image, {n_images}; its shape is {labels.shape}")
-    missing = [row for row, label in enumerate(labels.tolist()) if _is_missing(label)]
-    if missing:
-        raise ValueError(f"labels are missing in the rows {missing[:10]}; leave these images out")
-    return labels
-
-
-def _is_missing(label: Any) -> bool:
-    try:
-        return label is None or bool(label != label)
-    except TypeError:  # the NA of pandas is neither equal nor unequal
-        return True
-
-
-def _numbered(labels: NDArray[Any]) -> tuple[NDArray[Any], Labels]:
-    """The classes, and the number of each image's class."""
-    try:
-        classes, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    except TypeError as error:
-        raise ValueError(
-            f"labels must be all numbers or all strings, to be sorted: {error}"
-        ) from error
-    if len(classes) < 2:
-        raise ValueError(
-            f"the {len(labels)} images that can be read must be of two classes at least; they are "
-            f"of {classes.tolist()}"
-        )
-    if counts.min() < 2:
-        alone = classes[counts < 2][:10].tolist()
-        raise ValueError(
-            f"the classes {alone} have one image each, from which nothing can be learned about "
-            "what is alike; leave them out, or give more"
-        )
-    return classes, numbers.astype(np.intp)
-
-
-def _hold_out(labels: Labels, fraction: float, seed: int) -> Labels:
-    """Rows of each class to validate with."""
-    if fraction == 0:
-        return np.empty(0, dtype=np.intp)
-    rng = np.random.default_rng(seed)
-    held_out: list[Labels] = []
-    for number, count in enumerate(np.bincount(labels)):
-        n_held_out = max(_LEAST_HELD_OUT, round(fraction * count))
-        if count - n_held_out < 2:
-            raise ValueError(
-                f"a class has {count} images, too few to hold {n_held_out} out and learn from two; "
-                "give more, or set validation_fraction=0 and choose the number of epochs"
-            )
-        held_out.append(rng.choice(np.flatnonzero(labels == number), n_held_out, replace=False))
-    return np.sort(np.concatenate(held_out))
-
-
-def _order(
-    rows: Labels, labels: Labels, batch_size: int, seed: int, in_groups: bool, number: int
-) -> Labels:
-    """The rows of an epoch in order; all batches but the last are full."""
-    rng = np.random.default_rng([seed, number])
-    shuffled = rng.permutation(rows)
-    if in_groups:
-        shuffled = _grouped(shuffled, labels, rng)
-    if len(shuffled) < batch_size:  # rather some images twice than no batch
-        shuffled = np.resize(shuffled, batch_size)
-    return shuffled[: len(shuffled) // batch_size * batch_size]
-
-
-def _grouped(shuffled: Labels, labels: Labels, rng: np.random.Generator) -> Labels:
-    """Rows in runs of one class; the runs of each class are spread over the whole epoch."""
-    runs, places = list[Labels](), list[float]()
-    for number in np.unique(labels[shuffled]):
-        of_class = shuffled[labels[shuffled] == number]
-        n_runs = -(-len(of_class) // _IMAGES_OF_A_CLASS)
-        runs += np.array_split(np.resize(of_class, n_runs * _IMAGES_OF_A_CLASS), n_runs)
-        places += list((np.arange(n_runs) + rng.random(n_runs)) / n_runs)
-    return np.concatenate([runs[i] for i in np.argsort(places)])
 
 
 def _augmentation(shown: Preprocessing) -> Callable[..., Any]:

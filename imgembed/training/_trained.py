@@ -11,6 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags, check_random_state
 from torch import Tensor, nn
 
+from ..deep._fitting import move_norm
 from ..deep._network_embedder import Built, NetworkEmbedder
 from ..deep._preprocessing import Preprocessing
 from ..deep._timm_embedder import TimmEmbedder
@@ -100,7 +101,9 @@ class TrainedEmbedder(NetworkEmbedder):
             )
         self._shown_by = self._inner().set_params(weights=None)
         self._shown_by.seed_ = 0  # no warning: all random weights are replaced
-        built = self._shown_by._build()
+        network, _ = self._shown_by._network()
+        move_norm(network, {name.rpartition("network.")[2] for name in self._learned.tensors})
+        built = self._shown_by._built_around(network, None)
         with seeded(0, torch.device("cpu")):
             embedding = self._architecture(built)
         embedding.load_state_dict(self._learned.tensors)
