@@ -1,6 +1,6 @@
 """What fine-tuning on labels gains, and a linear classifier on embeddings, on corel1k.
 
-    python benchmarks/finetuning.py [--images ../shared/data] [--loss cross_entropy] [--n-seeds 3]
+    python benchmarks/finetuning.py [--images ../shared/data] [--loss supcon] [--n-seeds 3]
 
 Prints mean average precision under the cosine metric before and after fine-tuning
 ``tf_efficientnet_lite0`` with its bundled weights: on images of classes that training has not
@@ -30,7 +30,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--images", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--loss", default="cross_entropy")
+    parser.add_argument("--loss", default="supcon")
     parser.add_argument("--n-seeds", type=int, default=3)
     arguments = parser.parse_args()
     paths, labels, _ = read_set(arguments.images / "corel1k", "labels.csv", "label")

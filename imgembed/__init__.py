@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import classical, evaluation, plotting, testing
-    from .base import ImageEmbedder
+    from .base import FingerprintError, ImageEmbedder
     from .classical import (
         VLAD,
         AKAZEEmbedder,
@@ -36,9 +36,22 @@ if TYPE_CHECKING:
         ZeroShotClassifier,
     )
     from .images import ImageReadError, ImageReadWarning, list_images, read_image
-    from .index import NearestNeighborIndex
+    from .index import (
+        CorruptIndexError,
+        DuplicateIdError,
+        IndexChangedError,
+        IndexLockedError,
+        LabelledCalibration,
+        NearestNeighborIndex,
+        Neighbors,
+        RandomPairCalibration,
+        RecallCurve,
+        RecallEstimate,
+        UnknownIdError,
+        WhereError,
+    )
     from .rerank import GeometricReranker, QueryExpansion
-    from .search import FingerprintError, ImageSearch, SearchResult
+    from .search import ImageSearch, SearchResult
     from .training import FineTunedEmbedder, MoCoEmbedder, SimCLREmbedder
 
 __version__ = "0.1.0"
@@ -51,6 +64,8 @@ __all__ = [
     "CNNEmbedder",
     "CheckpointError",
     "CheckpointReport",
+    "CorruptIndexError",
+    "DuplicateIdError",
     "FineTunedEmbedder",
     "FingerprintError",
     "FisherVector",
@@ -60,22 +75,31 @@ __all__ = [
     "ImageReadError",
     "ImageReadWarning",
     "ImageSearch",
+    "IndexChangedError",
+    "IndexLockedError",
+    "LabelledCalibration",
     "LocalFeatures",
     "MoCoEmbedder",
     "NearestNeighborIndex",
+    "Neighbors",
     "ORBEmbedder",
     "ORBExtractor",
     "QueryExpansion",
+    "RandomPairCalibration",
     "RankedCaption",
+    "RecallCurve",
+    "RecallEstimate",
     "SIFTEmbedder",
     "SIFTExtractor",
     "SURFEmbedder",
     "SURFExtractor",
     "SearchResult",
     "SimCLREmbedder",
+    "UnknownIdError",
     "VLAD",
     "ViTEmbedder",
     "VisualVocabulary",
+    "WhereError",
     "ZeroShotClassifier",
     "classical",
     "evaluation",
@@ -94,8 +118,10 @@ _ROOM_OF = {
     "CNNEmbedder": "deep",
     "CheckpointError": "deep",
     "CheckpointReport": "deep",
+    "CorruptIndexError": "index",
+    "DuplicateIdError": "index",
     "FineTunedEmbedder": "training",
-    "FingerprintError": "search",
+    "FingerprintError": "base",
     "FisherVector": "classical",
     "GeometricReranker": "rerank",
     "HOGEmbedder": "classical",
@@ -103,22 +129,31 @@ _ROOM_OF = {
     "ImageReadError": "images",
     "ImageReadWarning": "images",
     "ImageSearch": "search",
+    "IndexChangedError": "index",
+    "IndexLockedError": "index",
+    "LabelledCalibration": "index",
     "LocalFeatures": "classical",
     "MoCoEmbedder": "training",
     "NearestNeighborIndex": "index",
+    "Neighbors": "index",
     "ORBEmbedder": "classical",
     "ORBExtractor": "classical",
     "QueryExpansion": "rerank",
+    "RandomPairCalibration": "index",
     "RankedCaption": "deep",
+    "RecallCurve": "index",
+    "RecallEstimate": "index",
     "SIFTEmbedder": "classical",
     "SIFTExtractor": "classical",
     "SURFEmbedder": "classical",
     "SURFExtractor": "classical",
     "SearchResult": "search",
     "SimCLREmbedder": "training",
+    "UnknownIdError": "index",
     "VLAD": "classical",
     "ViTEmbedder": "deep",
     "VisualVocabulary": "classical",
+    "WhereError": "index",
     "ZeroShotClassifier": "deep",
     "list_images": "images",
     "read_image": "images",

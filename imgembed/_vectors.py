@@ -5,6 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# Squared norms between these are far from where squares of float32 overflow or vanish.
+_SMALLEST, _LARGEST = 1e-12, 1e24
+
 
 def normalise_rows(vectors: NDArray[Any]) -> NDArray[Any]:
     """Vectors scaled to unit L2 norm; vectors of zeros stay so.
@@ -17,9 +20,16 @@ def normalise_rows(vectors: NDArray[Any]) -> NDArray[Any]:
     -------
     normalised : ndarray of the same shape and dtype
     """
-    largest = np.abs(vectors).max(axis=-1, keepdims=True, initial=0)
+    with np.errstate(over="ignore", under="ignore"):
+        squares = (vectors * vectors).sum(axis=-1, keepdims=True)
+    ordinary = (squares > _SMALLEST) & (squares < _LARGEST)
+    if ordinary.all():
+        normalised: NDArray[Any] = vectors / np.sqrt(squares)
+        return normalised
     # By the largest entry first, lest squares of very large or small entries overflow.
+    largest = np.abs(vectors).max(axis=-1, keepdims=True, initial=0)
     scaled = vectors / np.where(largest > 0, largest, 1)
     norms = np.linalg.norm(scaled, axis=-1, keepdims=True)
-    normalised: NDArray[Any] = scaled / np.where(norms > 0, norms, 1)
-    return normalised
+    extreme: NDArray[Any] = scaled / np.where(norms > 0, norms, 1)
+    # Row by row the same way, whatever the others are: equal rows stay equal.
+    return np.where(ordinary, vectors / np.sqrt(np.where(ordinary, squares, 1)), extreme)

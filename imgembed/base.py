@@ -48,6 +48,10 @@ _READ_AHEAD = 4
 _PROGRESS_DELAY = 2.0  # seconds; shorter work shows no bar
 
 
+class FingerprintError(ValueError):
+    """Vectors of two embedders would be compared."""
+
+
 class ImageTransformer(TransformerMixin, BaseEstimator, ABC):
     """What reads images in threads and makes something of each.
 

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import plotting
 from ._optional import import_optional
-from .base import ImageEmbedder
+from .base import FingerprintError, ImageEmbedder
 from .classical import GeometricMatch
 from .images import (
     ChosenImages,
@@ -30,10 +30,6 @@ from .rerank import GeometricReranker, QueryExpansion
 
 # Queries that a notebook shows of a result; the table and the page have them all.
 _SHOWN_IN_NOTEBOOK = 10
-
-
-class FingerprintError(ValueError):
-    """Vectors of two embedders would be compared."""
 
 
 class ImageSearch(BaseEstimator):

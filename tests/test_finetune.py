@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -34,6 +36,7 @@ from imgembed import (
 from imgembed.evaluation import mean_average_precision
 from imgembed.testing import check_embedder
 from imgembed.training._feed import Feed
+from imgembed.training._labels import order_epoch
 from imgembed.training._losses import (
     ArcFace,
     BatchHardTriplet,
@@ -80,7 +83,7 @@ def base(weights: Callable[[str], Path]) -> CNNEmbedder:
     return CNNEmbedder("resnet10t", weights("resnet10t"), image_size=64, engine="torch")
 
 
-def tuned(base: Any, loss: Any = "cross_entropy", **parameters: Any) -> FineTunedEmbedder:
+def tuned(base: Any, loss: Any = "supcon", **parameters: Any) -> FineTunedEmbedder:
     """A quick training of all images on the CPU."""
     given: dict[str, Any] = {
         "epochs": 1, "train_batch_size": 8, "learning_rate": 1e-3, "validation_fraction": 0,
@@ -129,7 +132,7 @@ def test_only_the_last_block_that_is_used_learns(
     start = kind(name, weights(name), engine="torch", **{"image_size": 64, **parameters})
     images, labels = labelled(4)
     before = start.fit_transform(images)
-    embedder = tuned(start, train_batch_size=4)
+    embedder = tuned(start, "cross_entropy", train_batch_size=4)
     assert np.abs(embedder.fit_transform(images, labels) - before).max() > 1e-4
     changed = changed_names(start.backbone_, embedder.backbone_)
     assert {one for one in changed if not one.startswith(trained)} == set()
@@ -339,6 +342,7 @@ def test_a_loss_that_is_no_longer_finite_stops_the_training(base: CNNEmbedder) -
         (pd.Series(["a", pd.NA] * 4), r"missing in the rows \[1, 3, 5, 7\]"),
         (["a"] * 8, r"two classes at least; they are of \['a'\]"),
         (["a"] * 7 + ["b"], r"the classes \['b'\] have one image"),
+        (list("abcdefgh"), r"'g', 'h'\] have one image each.* take MoCoEmbedder"),
         (np.array(["a", 1] * 4, dtype=object), "all numbers or all strings"),
     ],
 )
@@ -384,11 +388,43 @@ def test_wrong_parameters_are_named(base: CNNEmbedder, name: str, value: Any) ->
         tuned(base).set_params(**{name: value}).fit(*labelled(8))
 
 
+@pytest.mark.parametrize("loss", ["supcon", "triplet"])
 def test_a_batch_that_holds_one_class_only_is_refused_to_losses_that_compare(
+    base: CNNEmbedder, loss: str
+) -> None:
+    message = 'train_batch_size=7 is too small.* take 8 at least.* or loss="cross_entropy"'
+    with pytest.raises(ValueError, match=message):
+        tuned(base, loss, train_batch_size=7).fit(*labelled(8))
+
+
+def test_what_is_refused_to_losses_that_compare_is_taken_by_the_one_that_is_named(
     base: CNNEmbedder,
 ) -> None:
-    with pytest.raises(ValueError, match="train_batch_size=4 is too small"):
-        tuned(base, "triplet", train_batch_size=4).fit(*labelled(8))
+    history = tuned(base, "cross_entropy", train_batch_size=7).fit(*labelled(8)).history_
+    assert history[1]["loss"] > 0
+
+
+def test_by_default_companions_are_compared_with_all_others(base: CNNEmbedder) -> None:
+    images, labels = labelled(8)
+    default = tuned(base, FineTunedEmbedder(base).loss).fit_transform(images, labels)
+    same = tuned(base, SupervisedContrastive()).fit_transform(images, labels)
+    np.testing.assert_allclose(default, same, atol=1e-5)
+    assert np.abs(tuned(base, "triplet").fit_transform(images, labels) - same).max() > 1e-4
+
+
+@given(
+    counts=st.lists(st.integers(2, 9), min_size=20, max_size=50),
+    batch_size=st.integers(8, 33),
+    seed=st.integers(0, 9),
+)
+def test_each_batch_for_losses_that_compare_holds_different_images_of_a_class(
+    counts: list[int], batch_size: int, seed: int
+) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    ordered = order_epoch(np.arange(len(labels)), labels, batch_size, seed, True, 0)
+    for rows in ordered.reshape(-1, batch_size):
+        different = np.unique(rows)
+        assert np.bincount(labels[different]).max() > 1
 
 
 def test_only_networks_of_timm_can_be_tuned() -> None:
@@ -568,7 +604,7 @@ def test_an_embedder_can_be_loaded_where_its_device_is_not(
 
 def test_a_loss_that_is_no_name_is_not_saved(base: CNNEmbedder, tmp_path: Path) -> None:
     tuned(base, lambda e, y: e.square().mean()).fit(*labelled(8)).save(tmp_path)
-    assert FineTunedEmbedder.load(tmp_path).loss == "cross_entropy"
+    assert FineTunedEmbedder.load(tmp_path).loss == "supcon"
 
 
 def test_what_cannot_be_saved_leaves_what_was_saved_as_it_was(

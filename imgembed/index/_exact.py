@@ -1,66 +1,91 @@
 """Exact search: matrix products in blocks, then exact distances of the few that remain."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
+from ._vector_store import VectorStore
+
 Floats = NDArray[np.float32]
+Distances = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-# Entries of one block of similarities: 64 MB of float32.
-_BLOCK_ENTRIES = 16_000_000
+# Queries of one product with a block of vectors.
+_QUERY_BLOCK = 512
 # Candidates beyond k whose distances are computed exactly, so that the rounding of the
 # matrix product cannot push out a true neighbour.
 _SPARE = 16
 
 
-def exact_candidates(vectors: Floats, queries: Floats, n_candidates: int, metric: str) -> Rows:
-    """Rows of the vectors that are nearest to each query, up to rounding, in no order.
+def exact_neighbors(
+    store: VectorStore, queries: Floats, k: int, metric: str, rows: Rows | None = None
+) -> tuple[Distances, Rows]:
+    """The nearest rows of each query, sorted by distance, then by row.
 
     Parameters
     ----------
-    vectors : ndarray of shape (n_images, n_features), dtype float32
-        Normalised for "cosine".
+    store : VectorStore
+        Vectors, normalised for "cosine".
     queries : ndarray of shape (n_queries, n_features), dtype float32
         Normalised for "cosine".
-    n_candidates : int
-        How many rows a query.
+    k : int
     metric : {"cosine", "euclidean", "ip"}
+    rows : ndarray of shape (n_rows,), dtype int64, optional
+        Search among these alone.
 
     Returns
     -------
-    rows : ndarray of shape (n_queries, min(n_candidates + 16, n_images)), dtype int64
+    distances : ndarray of shape (n_queries, min(k, n_rows)), dtype float64
+    found : ndarray of the same shape, dtype int64
     """
-    n_kept = min(n_candidates + _SPARE, len(vectors))
-    if n_kept == len(vectors):
-        return np.tile(np.arange(n_kept), (len(queries), 1))
-    halves = None
-    if metric == "euclidean":  # centred, since |a|^2 - 2ab loses digits far from the origin
-        centre = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
-        vectors, queries = vectors - centre, queries - centre
-        halves = np.einsum("ij,ij->i", vectors, vectors) / 2
-    rows = np.empty((len(queries), n_kept), dtype=np.int64)
-    step = max(1, _BLOCK_ENTRIES // len(vectors))
-    for start in range(0, len(queries), step):
-        farness = queries[start : start + step] @ -vectors.T
-        if halves is not None:
-            farness += halves
-        rows[start : start + step] = np.argpartition(farness, n_kept - 1, axis=1)[:, :n_kept]
-    return rows
+    n_rows = len(store) if rows is None else len(rows)
+    k = min(k, n_rows)
+    distances = np.empty((len(queries), k))
+    found = np.empty((len(queries), k), np.int64)
+    for start in range(0, len(queries), _QUERY_BLOCK):
+        some = slice(start, start + _QUERY_BLOCK)
+        candidates = _candidates(store, queries[some], min(k + _SPARE, n_rows), metric, rows)
+        ranked = rank_candidates(store, queries[some], candidates, metric)
+        distances[some], found[some] = ranked[0][:, :k], ranked[1][:, :k]
+    return distances, found
+
+
+def exact_pairs(
+    store: VectorStore, queries: Floats, radius: float, metric: str, rows: Rows | None = None
+) -> Iterator[tuple[Rows, Rows, Distances]]:
+    """Pairs of a query and a row at most a distance apart, block by block.
+
+    Yields
+    ------
+    query : ndarray of shape (n_pairs,), dtype int64
+    row : ndarray of shape (n_pairs,), dtype int64
+    distance : ndarray of shape (n_pairs,), dtype float64
+    """
+    for first in range(0, len(queries), _QUERY_BLOCK):
+        some = queries[first : first + _QUERY_BLOCK]
+        for start, vectors in store.blocks(rows):
+            farness, slack = _farness(vectors, some, metric)
+            limit = _as_farness(radius, some, vectors, metric, slack)
+            near, block_rows = np.nonzero(farness <= limit)
+            distances = paired_distances(vectors[block_rows], some[near], metric)
+            kept = distances <= radius
+            found = start + block_rows[kept]
+            yield first + near[kept], found if rows is None else rows[found], distances[kept]
 
 
 def rank_candidates(
-    vectors: Floats, queries: Floats, rows: Rows, metric: str
-) -> tuple[NDArray[np.float64], Rows]:
+    store: VectorStore, queries: Floats, rows: Rows, metric: str
+) -> tuple[Distances, Rows]:
     """Exact distances of candidates, sorted; equal distances by row.
 
     Parameters
     ----------
-    vectors : ndarray of shape (n_images, n_features), dtype float32
-        Normalised for "cosine".
+    store : VectorStore
+        Vectors, normalised for "cosine".
     queries : ndarray of shape (n_queries, n_features), dtype float32
         Normalised for "cosine".
     rows : ndarray of shape (n_queries, n_candidates), dtype int64
-        Rows of vectors.
     metric : {"cosine", "euclidean", "ip"}
 
     Returns
@@ -68,21 +93,97 @@ def rank_candidates(
     distances : ndarray of shape (n_queries, n_candidates), dtype float64
     rows : ndarray of shape (n_queries, n_candidates), dtype int64
     """
-    distances = np.empty(rows.shape, dtype=np.float64)
+    distances = np.empty(rows.shape)
     for i, (query, candidates) in enumerate(zip(queries, rows, strict=True)):
-        distances[i] = _distances(vectors[candidates], query, metric)
+        distances[i] = paired_distances(store.take(candidates), query[np.newaxis], metric)
     order = np.lexsort((rows, distances), axis=1)
     return np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1)
 
 
-def _distances(vectors: Floats, query: Floats, metric: str) -> NDArray[np.float64]:
-    near, far = vectors.astype(np.float64), query.astype(np.float64)
+def paired_distances(vectors: Floats, queries: Floats, metric: str) -> Distances:
+    """Exact distances of each vector to the query of the same row, or to the only one.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (n, n_features), dtype float32
+    queries : ndarray of shape (n or 1, n_features), dtype float32
+    metric : {"cosine", "euclidean", "ip"}
+
+    Returns
+    -------
+    distances : ndarray of shape (n,), dtype float64
+    """
+    near, far = vectors.astype(np.float64), queries.astype(np.float64)
     if metric == "ip":
-        return 1 - near @ far
+        products: Distances = np.einsum("ij,ij->i", near, np.broadcast_to(far, near.shape))
+        return 1 - products
     difference = near - far
     squares = np.einsum("ij,ij->i", difference, difference)
     if metric == "euclidean":
         return np.sqrt(squares)  # type: ignore[no-any-return]
     # For unit vectors 1 - cos = |a - b|^2 / 2, which is exactly 0 for equal ones.
-    zero = ~near.any(axis=1) | (not far.any())
+    zero = ~near.any(axis=1) | ~far.any(axis=1)
     return np.where(zero, 1.0, squares / 2)
+
+
+def _candidates(
+    store: VectorStore, queries: Floats, n_kept: int, metric: str, rows: Rows | None
+) -> Rows:
+    """Rows that are nearest to each query, up to rounding, in no order."""
+    n_rows = len(store) if rows is None else len(rows)
+    if n_kept == n_rows:
+        every = np.arange(n_rows) if rows is None else rows
+        return np.tile(every, (len(queries), 1))
+    best = np.empty((len(queries), 0), np.int64)
+    best_farness = np.empty((len(queries), 0), np.float32)
+    centre: Floats | None = None
+    for start, vectors in store.blocks(rows):
+        if metric == "euclidean" and centre is None:
+            centre = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+        farness = _centred_farness(vectors, queries, centre)
+        places = _smallest(farness, n_kept)
+        best_farness = np.hstack([best_farness, np.take_along_axis(farness, places, 1)])
+        best = np.hstack([best, start + places])
+        if best.shape[1] > n_kept:
+            kept = _smallest(best_farness, n_kept)
+            best = np.take_along_axis(best, kept, 1)
+            best_farness = np.take_along_axis(best_farness, kept, 1)
+    return best if rows is None else rows[best]
+
+
+def _smallest(farness: Floats, n_kept: int) -> Rows:
+    if farness.shape[1] <= n_kept:
+        return np.tile(np.arange(farness.shape[1]), (len(farness), 1))
+    return np.argpartition(farness, n_kept - 1, axis=1)[:, :n_kept]
+
+
+def _centred_farness(vectors: Floats, queries: Floats, centre: Floats | None) -> Floats:
+    """What orders the vectors of each query as their distances do."""
+    if centre is not None:  # since |a|^2 - 2ab loses digits far from the origin
+        vectors, queries = vectors - centre, queries - centre
+    farness: Floats = queries @ vectors.T
+    np.negative(farness, out=farness)
+    if centre is not None:
+        farness += np.einsum("ij,ij->i", vectors, vectors) / 2
+    return farness
+
+
+def _farness(vectors: Floats, queries: Floats, metric: str) -> tuple[Floats, float]:
+    """As :func:`_centred_farness`, and how far rounding may have moved it."""
+    centre = None
+    if metric == "euclidean":
+        centre = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    farness = _centred_farness(vectors, queries, centre)
+    if centre is not None:
+        queries = queries - centre
+        farness += (np.einsum("ij,ij->i", queries, queries) / 2)[:, np.newaxis]
+    reach = float(np.abs(vectors).max(initial=0)) * float(np.abs(queries).max(initial=0))
+    return farness, 1e-6 * vectors.shape[1] * max(reach, 1e-30)
+
+
+def _as_farness(
+    radius: float, queries: Floats, vectors: Floats, metric: str, slack: float
+) -> float:
+    if metric == "euclidean":
+        return radius * abs(radius) / 2 * (1 + 1e-5) + slack
+    return radius - 1 + slack

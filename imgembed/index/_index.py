@@ -1,7 +1,9 @@
 """NearestNeighborIndex: the nearest vectors of vectors."""
 
-import threading
-import warnings
+import os
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -10,24 +12,37 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state, check_scalar
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from .._vectors import normalise_rows
-from ..base import check_choice
-from ._exact import exact_candidates, rank_candidates
-from ._hnsw import HnswGraph
+from ._checks import check_parameters, check_vectors
+from ._collection import Collection
+from ._filters import Parameters, allowed_slots
+from ._fingerprint import FilledBy
+from ._locks import SharedLock
+from ._near_duplicates import complete_linkage_groups
+from ._neighbors import Neighbors
+from ._node_index import Settings
+from ._pairs import Calibration, calibrated, calibration_from_dict, calibration_to_dict
+from ._recall import RecallCurve, measured_curve
+from ._snapshot import GRAPH_ARRAYS, unpack
+from ._sparse import neighbour_graph, rows_of_pairs, without_self
+from ._storage import read_snapshot, write_snapshot
+from ._stored_files import CorruptIndexError
+from ._tuning import RecallEstimate
 
-# Below this many rows a scan by matrix products is exact and no slower than a graph.
-_EXACT_BELOW = 10_000
-# Squares of larger entries, summed over any width that fits memory, overflow float32.
-_LARGEST = 1e15
+Distances = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+# Parameters that are no settings of what is built.
+_OTHER_PARAMETERS = ("n_jobs", "mode", "random_state")
 
 
 class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Find the nearest vectors, with hnswlib or exactly.
 
-    Everything is checked before hnswlib sees it, vectors are kept, and the distances that
-    come back are exact: computed again from the vectors for all that the graph proposes.
+    Vectors may have ids and records, may be added, replaced and removed, and are searched with
+    conditions on the records. Everything is checked before hnswlib sees it; a call ends with a
+    result or with an exception, and then the index is as it was before.
 
     Parameters
     ----------
@@ -38,31 +53,52 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         is negative for large inner products and not zero for equal vectors.
     algorithm : {"auto", "hnsw", "exact"}, default="auto"
         "hnsw" is a graph: approximate, fast for many vectors. "exact" compares with all. "auto"
-        takes exact search below 10,000 vectors.
+        takes exact search below 10,000 distinct vectors. A search that would visit so much of
+        the graph that a scan is faster, scans; so does one whose filter keeps little.
     M : int, default=16
         Links of a node of the graph. More give better recall and take more memory.
     ef_construction : int, default=200
         Candidates while the graph is built. More give a better graph, slower.
-    ef_search : int, default=128
-        Candidates while the graph is searched. More give better recall, slower.
+    ef_search : int, optional
+        Candidates while the graph is searched. By default as few as ``target_recall`` needs,
+        measured when the graph is built and when it has grown by half.
+    target_recall : float, default=0.95
+        The share of the true neighbours that a search finds in the mean.
+    storage : {"float32", "float16", "int8"}, default="float32"
+        How vectors are kept. The small ones take a half and a quarter, and round the distances;
+        for vectors of more than 256 features the graph then lies in the 256 axes of the largest
+        variance, and what it finds is ranked by the stored vectors.
     n_jobs : int or None, default=None
         Threads that build and search the graph. With one (None) the same vectors always give
-        the same graph; with more they do not.
+        the same graph and the same files; with more (-1: all processors) it is built faster.
     mode : {"distance", "connectivity"}, default="distance"
         What :meth:`transform` puts into the graph of neighbours.
+    progress : {"auto", True, False}, default="auto"
+        Whether to show a progress bar while a graph is built. "auto" shows one in a terminal or
+        notebook for work that takes longer than two seconds.
     random_state : int, RandomState instance or None, default=0
-        Draws the levels of the graph's nodes.
+        Draws the levels of the graph's nodes, and what is measured.
 
     Attributes
     ----------
     n_samples_fit_ : int
-        Vectors in the index.
+        Vectors in the index, as ``len(index)``.
     n_features_in_ : int
         Their width.
     vectors_ : ndarray of shape (n_images, n_features), dtype float32
-        The vectors; for "cosine" scaled to unit length.
+        The vectors, row by row, read-only; for "cosine" scaled to unit length.
     algorithm_ : {"hnsw", "exact"}
-        What searches.
+        What searches where there is no filter.
+    ef_search_ : int
+        Candidates that are visited for ``n_neighbors``; 0 without a graph.
+    recall_estimate_ : RecallEstimate
+        What was measured for ``n_neighbors``.
+    columns_ : dict of str to str
+        The columns of the records and their kinds.
+    fingerprint_ : str or None
+        The fingerprint of the embedder that filled the index, if it was told.
+    calibration_ : LabelledCalibration, RandomPairCalibration or None
+        What :meth:`calibrate` has learned.
 
     See Also
     --------
@@ -70,9 +106,13 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
     Notes
     -----
-    A vector of zeros has the cosine distance 1 to everything, itself included. Vectors and
-    queries are float32 inside: entries beyond 1e15 are refused. The graph is not pickled;
-    it is built again, the same, when it is first needed (with ``n_jobs`` above one: like it).
+    Equal vectors share a node of the graph, so that many copies of one image cannot hide the
+    others. A vector of zeros has the cosine distance 1 to everything, itself included. Vectors
+    and queries are float32 inside: entries beyond 1e15 are refused.
+
+    Any number of threads may search at once; a change waits for them and they for it. Removed
+    vectors are not found from then on. Their memory is used again when :meth:`compact` is
+    called, and that happens by itself when more than a third are removed.
 
     References
     ----------
@@ -81,7 +121,6 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
     Examples
     --------
-    >>> import numpy as np
     >>> from imgembed import NearestNeighborIndex
     >>> index = NearestNeighborIndex(metric="euclidean").fit([[0.0, 0.0], [3.0, 4.0], [9.0, 9.0]])
     >>> distances, rows = index.kneighbors([[0.0, 1.0]], n_neighbors=2)
@@ -89,6 +128,14 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     array([[0, 1]])
     >>> distances.round(3)
     array([[1.   , 4.243]])
+
+    With ids, records and a condition:
+
+    >>> shop = NearestNeighborIndex(metric="euclidean").fit(
+    ...     [[0.0], [1.0], [2.0]], ids=["x", "y", "z"], records={"price": [70, 20, 30]}
+    ... )
+    >>> shop.search([[0.0]], n_neighbors=1, where="price < ?", params=(50,)).ids
+    [['y']]
     """
 
     def __init__(
@@ -99,9 +146,12 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         *,
         M: int = 16,
         ef_construction: int = 200,
-        ef_search: int = 128,
+        ef_search: int | None = None,
+        target_recall: float = 0.95,
+        storage: str = "float32",
         n_jobs: int | None = None,
         mode: str = "distance",
+        progress: bool | str = "auto",
         random_state: Any = 0,
     ) -> None:
         self.n_neighbors = n_neighbors
@@ -110,11 +160,24 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         self.M = M
         self.ef_construction = ef_construction
         self.ef_search = ef_search
+        self.target_recall = target_recall
+        self.storage = storage
         self.n_jobs = n_jobs
         self.mode = mode
+        self.progress = progress
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    # Filling.
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        ids: Sequence[Hashable] | None = None,
+        records: Any = None,
+        embedder: Any = None,
+    ) -> Self:
         """Put vectors into the index, in place of any that are there.
 
         Parameters
@@ -123,6 +186,13 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             Finite.
         y : ignored
             For the API of scikit-learn.
+        ids : sequence of n_images hashables, optional
+            Names of the vectors: str, int, float, bool, None, bytes, paths, dates, UUIDs, and
+            tuples of them. By default 0, 1, 2, ...
+        records : DataFrame, dict of columns or sequence of n_images dicts, optional
+            What is known of each vector.
+        embedder : ImageEmbedder, optional
+            What made the vectors. Queries that name another one are refused.
 
         Returns
         -------
@@ -131,25 +201,187 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         Raises
         ------
         ValueError
-            If X is empty, not finite or not two-dimensional, or a parameter is wrong.
+            If X is empty, not finite or not two-dimensional, a parameter is wrong, or records
+            are not one for each.
+        DuplicateIdError
+            If an id comes twice.
         """
-        self._check_parameters()
-        vectors = self._checked(X, reset=True)
-        self._metric = self.metric
-        self.vectors_ = vectors
-        self.n_samples_fit_ = self._n_features_out = len(vectors)
-        exact = self.algorithm == "exact" or (
-            self.algorithm == "auto" and len(vectors) < _EXACT_BELOW
-        )
-        self.algorithm_ = "exact" if exact else "hnsw"
-        self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        self._lock = threading.Lock()
-        self._graph: HnswGraph | None = None if exact else self._build()
+        check_parameters(self)
+        old = self.__dict__.copy()
+        try:
+            vectors = check_vectors(self, X, self.metric, reset=True)
+            collection = Collection.empty(self._new_settings(), vectors.shape[1])
+            collection.nodes.progress = self.progress
+            collection.add(vectors, ids, records, self._n_threads())
+            filled_by = FilledBy.of(embedder)
+        except BaseException:  # validation has noted the new width already
+            self.__dict__.clear()
+            self.__dict__.update(old)
+            raise
+        self._hold(collection, filled_by, None)
         return self
 
+    def add(
+        self,
+        X: Any,
+        *,
+        ids: Sequence[Hashable] | None = None,
+        records: Any = None,
+        embedder: Any = None,
+    ) -> Self:
+        """Add vectors, in rows after those that are there.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_new, n_features)
+            Finite.
+        ids : sequence of n_new hashables, optional
+            By default integers that go on from the largest default one.
+        records : DataFrame, dict of columns or sequence of n_new dicts, optional
+            They may have new columns; what is not given is None.
+        embedder : ImageEmbedder, optional
+            What made the vectors.
+
+        Returns
+        -------
+        self : NearestNeighborIndex
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        ValueError
+            If X has another width or is not finite, or records are not one for each.
+        DuplicateIdError
+            If an id is there already, or comes twice. :meth:`upsert` replaces.
+        FingerprintError
+            If the index was filled by another embedder.
+        """
+        vectors = self._checked(X, embedder)
+        with self._lock.writing():
+            self._collection.add(vectors, ids, records, self._n_threads())
+        return self
+
+    def upsert(
+        self, X: Any, ids: Sequence[Hashable], *, records: Any = None, embedder: Any = None
+    ) -> Self:
+        """Replace the vectors and records of ids that are there, and add the others.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_vectors, n_features)
+            Finite.
+        ids : sequence of n_vectors hashables
+            A replaced vector keeps its row.
+        records : DataFrame, dict of columns or sequence of n_vectors dicts, optional
+            They replace whole records: what is not given becomes None. Without any, the records
+            that are there stay.
+        embedder : ImageEmbedder, optional
+            What made the vectors.
+
+        Returns
+        -------
+        self : NearestNeighborIndex
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        ValueError
+            If X has another width or is not finite, or ids or records are not one for each.
+        DuplicateIdError
+            If an id comes twice in ``ids``.
+        FingerprintError
+            If the index was filled by another embedder.
+        """
+        vectors = self._checked(X, embedder)
+        with self._lock.writing():
+            self._collection.upsert(vectors, ids, records, self._n_threads())
+        return self
+
+    def remove(self, ids: Sequence[Hashable]) -> Self:
+        """Remove vectors; rows behind them move up.
+
+        Parameters
+        ----------
+        ids : sequence of hashables
+
+        Returns
+        -------
+        self : NearestNeighborIndex
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        UnknownIdError
+            If an id is not there; then none is removed.
+        """
+        check_is_fitted(self)
+        with self._lock.writing():
+            self._collection.remove(ids, self._n_threads())
+        return self
+
+    def update_records(self, ids: Sequence[Hashable], records: Any) -> Self:
+        """Change columns of records, and leave the other columns and the vectors.
+
+        Parameters
+        ----------
+        ids : sequence of hashables
+        records : DataFrame, dict of columns or sequence of dicts
+            One for each id.
+
+        Returns
+        -------
+        self : NearestNeighborIndex
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        UnknownIdError
+            If an id is not there.
+        ValueError
+            If records are not one for each.
+        """
+        check_is_fitted(self)
+        with self._lock.writing():
+            slots = self._collection.records.slots_of(ids)
+            self._collection.records.update(slots, records)
+        return self
+
+    def compact(self) -> Self:
+        """Give back what removed and replaced vectors take, and build the graph without them.
+
+        It happens by itself when more than a third of the index is not in use.
+
+        Returns
+        -------
+        self : NearestNeighborIndex
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        """
+        check_is_fitted(self)
+        with self._lock.writing():
+            self._collection.compact(self._n_threads())
+        return self
+
+    # Searching.
+
     def kneighbors(
-        self, X: Any = None, n_neighbors: int | None = None, return_distance: bool = True
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]] | NDArray[np.int64]:
+        self,
+        X: Any = None,
+        n_neighbors: int | None = None,
+        return_distance: bool = True,
+        *,
+        where: Any = None,
+        params: Parameters = None,
+        exact: bool = False,
+        embedder: Any = None,
+    ) -> Any:
         """Find the nearest vectors of each query.
 
         Parameters
@@ -160,14 +392,23 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             How many neighbours; by default the parameter of the index.
         return_distance : bool, default=True
             Whether to return distances too.
+        where : str, array of bool of shape (n_images,) or sequence of ids, optional
+            What may be found: a condition in SQL on the columns of the records, such as
+            ``"price < 50 AND category = 'shoe'"``, a mask of rows, or ids.
+        params : sequence or mapping, optional
+            Values for ``?`` or ``:name`` in the condition.
+        exact : bool, default=False
+            Compare with all vectors.
+        embedder : ImageEmbedder, optional
+            What made the queries.
 
         Returns
         -------
         distances : ndarray of shape (n_queries, n_neighbors), dtype float64
             Ascending. Only if ``return_distance``.
         rows : ndarray of shape (n_queries, n_neighbors), dtype int64
-            Rows of the fitted vectors. Where ``n_neighbors`` is more than there are vectors,
-            the places that are left hold -1, and inf in distances.
+            Rows of the index. Where there are fewer vectors than ``n_neighbors``, the places
+            that are left hold -1, and inf in distances.
 
         Raises
         ------
@@ -175,17 +416,275 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             Before fit.
         ValueError
             If the queries have another width, or are not finite.
+        WhereError
+            If the condition is none on the columns.
+        FingerprintError
+            If the index was filled by another embedder.
+        """
+        k = self._checked_n_neighbors(n_neighbors)
+        queries = None if X is None else self._checked(X, embedder)
+        with self._lock.reading():
+            allowed = allowed_slots(self._collection, where, params)
+            distances, slots = self._nearest(queries, k, allowed, exact)
+            rows = self._collection.items.rows_of(slots)
+        return (distances, rows) if return_distance else rows
+
+    def search(
+        self,
+        X: Any,
+        n_neighbors: int | None = None,
+        *,
+        where: Any = None,
+        params: Parameters = None,
+        exact: bool = False,
+        min_probability: float | None = None,
+        embedder: Any = None,
+    ) -> Neighbors:
+        """Find ids, distances and records of the nearest vectors.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, n_features)
+            The queries.
+        n_neighbors : int, optional
+            How many neighbours; by default the parameter of the index.
+        where : str, array of bool of shape (n_images,) or sequence of ids, optional
+            What may be found, as in :meth:`kneighbors`.
+        params : sequence or mapping, optional
+            Values for ``?`` or ``:name`` in the condition.
+        exact : bool, default=False
+            Compare with all vectors.
+        min_probability : float, optional
+            Leave out what is less probably a match, which may leave nothing: there is no good
+            match. Needs :meth:`calibrate`.
+        embedder : ImageEmbedder, optional
+            What made the queries.
+
+        Returns
+        -------
+        found : Neighbors
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        ValueError
+            If the queries have another width or are not finite, or the index is not calibrated.
+        WhereError
+            If the condition is none on the columns.
+        FingerprintError
+            If the index was filled by another embedder.
+        """
+        k = self._checked_n_neighbors(n_neighbors)
+        queries = self._checked(X, embedder)
+        with self._lock.reading():
+            allowed = allowed_slots(self._collection, where, params)
+            distances, slots = self._collection.search(
+                queries, k, self._n_threads(), allowed=allowed, exact=exact
+            )
+            probabilities = self._probabilities(distances, min_probability)
+            if min_probability is not None:
+                poor = probabilities < min_probability
+                distances[poor], slots[poor], probabilities[poor] = np.inf, -1, 0.0
+            return self._neighbors(distances, slots, probabilities)
+
+    def radius_neighbors(
+        self,
+        X: Any = None,
+        radius: float | None = None,
+        return_distance: bool = True,
+        *,
+        where: Any = None,
+        params: Parameters = None,
+        embedder: Any = None,
+    ) -> Any:
+        """Find all vectors within a distance of each query, exactly.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, n_features), optional
+            The queries. By default the vectors of the index, each without itself.
+        radius : float, optional
+            The largest distance; by default the threshold of :meth:`calibrate`.
+        return_distance : bool, default=True
+            Whether to return distances too.
+        where : str, array of bool of shape (n_images,) or sequence of ids, optional
+            What may be found, as in :meth:`kneighbors`.
+        params : sequence or mapping, optional
+            Values for ``?`` or ``:name`` in the condition.
+        embedder : ImageEmbedder, optional
+            What made the queries.
+
+        Returns
+        -------
+        distances : ndarray of shape (n_queries,) of arrays of float64
+            Ascending. Only if ``return_distance``.
+        rows : ndarray of shape (n_queries,) of arrays of int64
+            Rows of the index.
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        ValueError
+            If the queries have another width or are not finite, or there is no radius.
+        WhereError
+            If the condition is none on the columns.
+        FingerprintError
+            If the index was filled by another embedder.
         """
         check_is_fitted(self)
-        k = self.n_neighbors if n_neighbors is None else n_neighbors
-        check_scalar(k, "n_neighbors", (int, np.integer), min_val=1)
-        if X is None:
-            found = self._search(self.vectors_, k + 1)
-            distances, rows = _without_self(*found)
-        else:
-            distances, rows = self._search(self._checked(X, reset=False), k)
-        distances, rows = _padded(distances, rows, k)
+        queries = None if X is None else self._checked(X, embedder)
+        with self._lock.reading():
+            limit = self._threshold(radius, "radius")
+            collection = self._collection
+            allowed = allowed_slots(collection, where, params)
+            own = None if queries is not None else collection.items.living
+            if queries is None:
+                queries = collection.vectors(collection.items.living)
+            query, slots, found = collection.within(queries, limit, allowed)
+            if own is not None:
+                other = slots != own[query]
+                query, slots, found = query[other], slots[other], found[other]
+            rows = collection.items.rows_of(slots)
+        split = rows_of_pairs(query, len(queries))
+        distances, rows = split(found), split(rows)
         return (distances, rows) if return_distance else rows
+
+    def near_duplicates(self, threshold: float | None = None) -> list[list[Hashable]]:
+        """Find groups of vectors that are all near each other: complete linkage, no chains.
+
+        Parameters
+        ----------
+        threshold : float, optional
+            The largest distance within a group; by default that of :meth:`calibrate`.
+
+        Returns
+        -------
+        groups : list of list of ids
+            Groups of two or more, in the order of their first rows.
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        ValueError
+            If there is no threshold.
+        """
+        check_is_fitted(self)
+        with self._lock.reading():
+            limit = self._threshold(threshold, "threshold")
+            collection = self._collection
+            living = collection.items.living
+            query, slots, distances = collection.within(collection.vectors(living), limit, None)
+            first, second = query, collection.items.rows_of(slots)
+            once = first < second
+            groups = complete_linkage_groups(
+                first[once], second[once], distances[once], len(living)
+            )
+            return [collection.records.ids_at(living[group]) for group in groups]
+
+    def calibrate(
+        self,
+        pairs: Any = None,
+        is_match: Any = None,
+        *,
+        prior: float | None = None,
+    ) -> Calibration:
+        """Learn at what distance two vectors are a match.
+
+        Parameters
+        ----------
+        pairs : sequence of n_pairs pairs of ids, optional
+            Pairs whose answer is known. Without them random pairs of the index are taken for no
+            matches, and the threshold is such that one false match among all pairs of a hundred
+            images is expected.
+        is_match : array-like of shape (n_pairs,) of bool, optional
+            The answers.
+        prior : float, optional
+            The share of matches among the pairs that will be asked about; by default that among
+            ``pairs``.
+
+        Returns
+        -------
+        calibration : LabelledCalibration or RandomPairCalibration
+            It is kept as ``calibration_``: :meth:`search` then gives probabilities, and
+            :meth:`near_duplicates` and :meth:`radius_neighbors` have a threshold.
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        UnknownIdError
+            If an id is not there.
+        ValueError
+            If answers are not one a pair, all the same, or the index is too small.
+        """
+        check_is_fitted(self)
+        with self._lock.writing():
+            calibration: Calibration = calibrated(self._collection, pairs, is_match, prior)
+            self.calibration_: Calibration | None = calibration
+        return calibration
+
+    def recall_curve(self, X: Any = None, n_neighbors: int | None = None) -> RecallCurve:
+        """Recall and speed for several ef.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, n_features), optional
+            Queries that are not in the index. By default the recall is what was measured when
+            the graph was built or grew, for the parameter ``n_neighbors``.
+        n_neighbors : int, optional
+            Neighbours to count; by default the parameter of the index.
+
+        Returns
+        -------
+        curve : RecallCurve
+            Empty where there is no graph.
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        ValueError
+            If the queries have another width or are not finite, or ``n_neighbors`` is given
+            without queries.
+        """
+        if X is None and n_neighbors is not None:
+            raise ValueError("recall_curve needs queries X where n_neighbors is given")
+        k = self._checked_n_neighbors(n_neighbors)
+        queries = None if X is None else self._checked(X, None)
+        with self._lock.reading():
+            return measured_curve(self._collection.nodes, queries, k, self._n_threads())
+
+    # scikit-learn.
+
+    def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> sparse.csr_matrix:
+        """Put vectors into the index, and give the graph of their neighbours.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_images, n_features)
+            Finite.
+        y : ignored
+            For the API of scikit-learn.
+        **fit_params : dict
+            As :meth:`fit` takes them.
+
+        Returns
+        -------
+        graph : csr_matrix of shape (n_images, n_images)
+            As that of :meth:`transform`, where each vector is its own first neighbour, also
+            among equal ones.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`fit`.
+        """
+        self.fit(X, y, **fit_params)
+        with self._lock.reading():
+            return neighbour_graph(self._own_neighbours, self.n_neighbors, self.mode, len(self))
 
     def transform(self, X: Any) -> sparse.csr_matrix:
         """The sparse graph of neighbours, as scikit-learn's KNeighborsTransformer gives it.
@@ -214,106 +713,333 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         UserWarning
             If the index holds fewer vectors than neighbours are asked for.
         """
+        queries = self._checked(X, None)
+
+        def nearest(k: int) -> tuple[Distances, Rows]:
+            distances, slots = self._nearest(queries, k, None, False)
+            return distances, self._collection.items.rows_of(slots)
+
+        with self._lock.reading():
+            return neighbour_graph(nearest, self.n_neighbors, self.mode, len(self))
+
+    # Storage.
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the index to a folder, at every moment of which the old or the new one is there.
+
+        Parameters
+        ----------
+        path : str or Path
+            A folder: a new one, or one that holds an index.
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        FileExistsError or NotADirectoryError
+            If there is something else.
+        IndexLockedError
+            If it is being saved there right now.
+        IndexChangedError
+            If this index was loaded from there or saved there, and another one was saved since.
+        OSError
+            If the disk is full or the folder cannot be written; what was there stays.
+        """
         check_is_fitted(self)
-        wanted = self.n_neighbors + (self.mode == "distance")
-        k = min(wanted, self.n_samples_fit_)
-        if k < wanted:
-            warnings.warn(
-                f"the graph holds {k} neighbours a row, not {wanted}: the index has no more "
-                "vectors",
-                UserWarning,
-                stacklevel=2,
-            )
-        distances, rows = self._search(self._checked(X, reset=False), k)
-        entries = distances if self.mode == "distance" else np.ones_like(distances)
-        pointers = np.arange(0, rows.size + 1, k)
-        shape = (len(rows), self.n_samples_fit_)
-        return sparse.csr_matrix((entries.ravel(), rows.ravel(), pointers), shape=shape)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what belongs to this process: the graph and the lock."""
-        state: dict[str, Any] = super().__getstate__()
-        return {k: v for k, v in state.items() if k not in ("_graph", "_lock")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take the state of a pickle; the graph is built when it is first needed."""
-        super().__setstate__(state)
-        if "vectors_" in state:
-            self._graph = None
-            self._lock = threading.Lock()
-
-    def _check_parameters(self) -> None:
-        for name, smallest, largest in (
-            ("n_neighbors", 1, None),
-            ("M", 2, 10_000),
-            ("ef_construction", 1, 1_000_000),
-            ("ef_search", 1, None),
-        ):
-            check_scalar(
-                getattr(self, name), name, (int, np.integer), min_val=smallest, max_val=largest
-            )
-        check_choice("metric", self.metric, ("cosine", "euclidean", "ip"))
-        check_choice("algorithm", self.algorithm, ("auto", "hnsw", "exact"))
-        check_choice("mode", self.mode, ("distance", "connectivity"))
-
-    def _checked(self, X: Any, *, reset: bool) -> NDArray[np.float32]:
-        """X as finite C-contiguous float32 of the right width, normalised for cosine."""
-        checked = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
-        largest = np.abs(checked).max(initial=0)
-        if largest > _LARGEST:
-            raise ValueError(
-                f"X has an entry of magnitude {largest:.3g}; the index works in float32 and takes "
-                f"entries up to {_LARGEST:.0e}: scale the vectors"
-            )
-        metric = self.metric if reset else self._metric
-        if metric == "cosine":
-            return normalise_rows(checked)
-        return np.array(checked, dtype=np.float32, order="C")
-
-    def _build(self) -> HnswGraph:
-        return HnswGraph(
-            self.vectors_,
-            self._metric,
-            self.M,
-            self.ef_construction,
-            self._seed,
-            effective_n_jobs(self.n_jobs),
+        with self._lock.reading():
+            fields, arrays, blobs = self._collection.parts()
+            meta = {**self._meta(), "collection": fields}
+        place = str(Path(path).resolve())
+        self._generations[place] = write_snapshot(
+            path, meta, arrays, blobs, replaces=self._generations.get(place)
         )
 
-    def _search(
-        self, queries: NDArray[np.float32], k: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """The k nearest, or all if there are fewer, with exact distances."""
-        k = min(k, self.n_samples_fit_)
-        rows = self._graph_candidates(queries, k) if self.algorithm_ == "hnsw" else None
-        if rows is None:
-            rows = exact_candidates(self.vectors_, queries, k, self._metric)
-        distances, rows = rank_candidates(self.vectors_, queries, rows, self._metric)
-        return distances[:, :k], rows[:, :k]
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], *, mmap: bool = False, rebuild: bool = False
+    ) -> Self:
+        """Read an index from a folder.
 
-    def _graph_candidates(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64] | None:
-        with self._lock:  # hnswlib's ef is state of the graph
-            if self._graph is None:
-                self._graph = self._build()
-            n_threads = effective_n_jobs(self.n_jobs)
-            return self._graph.candidates(queries, k, self.ef_search, n_threads)
+        All sizes, checksums and the structure of the graph are checked before anything is used.
 
+        Parameters
+        ----------
+        path : str or Path
+            The folder.
+        mmap : bool, default=False
+            Leave the vectors in their file and read what is needed. The graph has a copy.
+        rebuild : bool, default=False
+            If only the graph is damaged, build it again from the vectors, with a warning.
 
-def _without_self(
-    distances: NDArray[np.float64], rows: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Drop each row's own number, or its last neighbour where equal vectors crowd it out."""
-    own = rows == np.arange(len(rows))[:, np.newaxis]
-    own[~own.any(axis=1), -1] = True
-    shape = (len(rows), rows.shape[1] - 1)
-    return distances[~own].reshape(shape), rows[~own].reshape(shape)
+        Returns
+        -------
+        index : NearestNeighborIndex
 
+        Raises
+        ------
+        FileNotFoundError
+            If there is no index.
+        CorruptIndexError
+            If it is damaged.
+        """
+        snapshot = read_snapshot(
+            path, mmap={"vectors"} if mmap else (), spared=GRAPH_ARRAYS if rebuild else ()
+        )
+        index = cls._from_meta(snapshot.meta)
+        collection = unpack(snapshot, index._n_threads(), rebuild=rebuild)
+        index._check_meta(collection)
+        index._hold(collection, *cls._notes(snapshot.meta))
+        index._generations[str(Path(path).resolve())] = snapshot.generation
+        return index
 
-def _padded(
-    distances: NDArray[np.float64], rows: NDArray[np.int64], k: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    missing = ((0, 0), (0, k - rows.shape[1]))
-    return (
-        np.pad(distances, missing, constant_values=np.inf),
-        np.pad(rows, missing, constant_values=-1),
-    )
+    def __getstate__(self) -> dict[str, Any]:
+        """Arrays and bytes in place of the graph, the table and the lock."""
+        state: dict[str, Any] = dict(super().__getstate__())
+        if "_collection" in state:
+            with self._lock.reading():
+                state["_parts"] = self._collection.parts()
+            for name in ("_collection", "_lock", "_generations"):
+                del state[name]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle."""
+        state = dict(state)
+        parts = state.pop("_parts", None)
+        super().__setstate__(state)
+        if parts is not None:
+            self._hold(Collection.from_parts(*parts), self._filled_by, self.calibration_)
+
+    # What is there.
+
+    def __len__(self) -> int:
+        check_is_fitted(self)
+        return len(self._collection)
+
+    def __bool__(self) -> bool:
+        return True  # scikit-learn asks whether there is an estimator
+
+    def __contains__(self, item_id: Hashable) -> bool:
+        check_is_fitted(self)
+        with self._lock.reading():
+            return item_id in self._collection.records
+
+    def __iter__(self) -> Iterator[Hashable]:
+        check_is_fitted(self)
+        with self._lock.reading():
+            ids = self._collection.records.ids_at(self._collection.items.living)
+        return iter(ids)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_collection")
+
+    @property
+    def n_samples_fit_(self) -> int:
+        """Vectors in the index."""
+        return len(self._fitted_collection("n_samples_fit_"))
+
+    @property
+    def vectors_(self) -> NDArray[np.float32]:
+        """The vectors, row by row."""
+        collection = self._fitted_collection("vectors_")
+        with self._lock.reading():
+            vectors = collection.plain_vectors()
+            if vectors is None:
+                vectors = collection.vectors(collection.items.living)
+        vectors = vectors.view()
+        vectors.flags.writeable = False
+        return vectors
+
+    @property
+    def algorithm_(self) -> str:
+        """What searches where there is no filter."""
+        return "exact" if self._fitted_collection("algorithm_").nodes.graph is None else "hnsw"
+
+    @property
+    def ef_search_(self) -> int:
+        """Candidates that are visited for the parameter ``n_neighbors``; 0 without a graph."""
+        return self._fitted_collection("ef_search_").nodes.recall_estimate().ef
+
+    @property
+    def recall_estimate_(self) -> RecallEstimate:
+        """What was measured for the parameter ``n_neighbors``."""
+        return self._fitted_collection("recall_estimate_").nodes.recall_estimate()
+
+    @property
+    def columns_(self) -> dict[str, str]:
+        """The columns of the records and their kinds."""
+        return self._fitted_collection("columns_").records.columns
+
+    @property
+    def fingerprint_(self) -> str | None:
+        """The fingerprint of the embedder that filled the index."""
+        self._fitted_collection("fingerprint_")
+        return None if self._filled_by is None else self._filled_by.fingerprint
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_samples_fit_
+
+    def check_embedder(self, embedder: Any) -> None:
+        """Raise a FingerprintError if another embedder has filled the index.
+
+        Parameters
+        ----------
+        embedder : ImageEmbedder
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        FingerprintError
+            It names what differs.
+        """
+        check_is_fitted(self)
+        if self._filled_by is not None and embedder is not None:
+            self._filled_by.check(embedder)
+
+    def _fitted_collection(self, name: str) -> Collection:
+        """The collection; without one the attribute that was asked for is missing."""
+        if not hasattr(self, "_collection"):
+            raise AttributeError(f"NearestNeighborIndex has {name} after fit or load")
+        return self._collection
+
+    def _hold(
+        self, collection: Collection, filled_by: FilledBy | None, calibration: Calibration | None
+    ) -> None:
+        self._lock = SharedLock()
+        self._generations: dict[str, str] = {}
+        self._filled_by = filled_by
+        self.calibration_ = calibration
+        self._collection = collection
+
+    def _new_settings(self) -> Settings:
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        return Settings(
+            metric=self.metric,
+            algorithm=self.algorithm,
+            n_neighbors=int(self.n_neighbors),
+            M=int(self.M),
+            ef_construction=int(self.ef_construction),
+            ef_search=None if self.ef_search is None else int(self.ef_search),
+            target_recall=float(self.target_recall),
+            storage=self.storage,
+            seed=seed,
+        )
+
+    def _n_threads(self) -> int:
+        # More than there are processors gain nothing, and thousands end the process.
+        return min(int(effective_n_jobs(self.n_jobs)), os.cpu_count() or 1)
+
+    def _checked(self, X: Any, embedder: Any) -> NDArray[np.float32]:
+        check_is_fitted(self)
+        self.check_embedder(embedder)
+        return check_vectors(self, X, self._collection.nodes.settings.metric, reset=False)
+
+    def _checked_n_neighbors(self, n_neighbors: int | None) -> int:
+        check_is_fitted(self)
+        k = self.n_neighbors if n_neighbors is None else n_neighbors
+        check_scalar(k, "n_neighbors", (int, np.integer), min_val=1)
+        return int(k)
+
+    def _nearest(
+        self,
+        queries: NDArray[np.float32] | None,
+        k: int,
+        allowed: NDArray[np.bool_] | None,
+        exact: bool,
+    ) -> tuple[Distances, Rows]:
+        """Distances and slots, for the index's own vectors without themselves."""
+        collection, n_threads = self._collection, self._n_threads()
+        if queries is not None:
+            return collection.search(queries, k, n_threads, allowed=allowed, exact=exact)
+        living = collection.items.living
+        found = collection.search(
+            collection.vectors(living), k + 1, n_threads, allowed=allowed, exact=exact
+        )
+        return without_self(*found, living)
+
+    def _own_neighbours(self, k: int) -> tuple[Distances, Rows]:
+        """Of each vector itself, then its k - 1 nearest."""
+        items = self._collection.items
+        distances, slots = self._nearest(None, max(k - 1, 1), None, False)
+        distances = np.insert(distances, 0, 0.0, axis=1)[:, :k]
+        return distances, np.insert(items.rows_of(slots), 0, np.arange(len(items)), axis=1)[:, :k]
+
+    def _probabilities(self, distances: Distances, min_probability: float | None) -> Any:
+        if self.calibration_ is not None:
+            return self.calibration_.probability(distances)
+        if min_probability is not None:
+            raise ValueError(
+                "min_probability needs to know what distances mean: call calibrate first"
+            )
+        return None
+
+    def _neighbors(self, distances: Distances, slots: Rows, probabilities: Any) -> Neighbors:
+        records = self._collection.records
+        present = [row[row >= 0] for row in slots]
+        return Neighbors(
+            [records.ids_at(some) for some in present],
+            distances,
+            self._collection.items.rows_of(slots),
+            [records.records_at(some) for some in present],
+            probabilities,
+        )
+
+    def _threshold(self, given: float | None, name: str) -> float:
+        if given is not None:
+            if not isinstance(given, (int, float, np.number)) or np.isnan(given):
+                raise ValueError(f"{name} must be a number, got {given!r}")
+            return float(given)
+        if self.calibration_ is None:
+            raise ValueError(f"{name} is missing: give one, or call calibrate first")
+        return self.calibration_.threshold
+
+    def _meta(self) -> dict[str, Any]:
+        names = getattr(self, "feature_names_in_", None)
+        state = self.random_state
+        return {
+            "n_jobs": self.n_jobs,
+            "mode": self.mode,
+            "random_state": int(state) if isinstance(state, (int, np.integer)) else None,
+            "n_features_in": int(self.n_features_in_),
+            "feature_names_in": None if names is None else [str(name) for name in names],
+            "filled_by": None if self._filled_by is None else asdict(self._filled_by),
+            "calibration": None
+            if self.calibration_ is None
+            else calibration_to_dict(self.calibration_),
+        }
+
+    @classmethod
+    def _from_meta(cls, meta: dict[str, Any]) -> Self:
+        """An index with the parameters of a saved one, which may be forged."""
+        try:
+            parameters = dict(meta["collection"]["settings"])
+            del parameters["seed"]
+            index = cls(**parameters, **{name: meta[name] for name in _OTHER_PARAMETERS})
+            check_parameters(index)
+            index._n_threads()
+            index.n_features_in_ = meta["n_features_in"]
+            if meta["feature_names_in"] is not None:
+                index.feature_names_in_ = np.array(meta["feature_names_in"], dtype=object)
+        except (ValueError, TypeError, KeyError) as error:
+            raise CorruptIndexError(f"the parameters of the index are wrong: {error}") from error
+        return index
+
+    def _check_meta(self, collection: Collection) -> None:
+        width = collection.nodes.store.n_features
+        names = getattr(self, "feature_names_in_", None)
+        if self.n_features_in_ != width or (names is not None and names.shape != (width,)):
+            raise CorruptIndexError(f"the vectors have {width} features, which is not as recorded")
+
+    @classmethod
+    def _notes(cls, meta: dict[str, Any]) -> tuple[FilledBy | None, Calibration | None]:
+        """What filled the index, and its calibration."""
+        try:
+            filled_by, calibration = meta["filled_by"], meta["calibration"]
+            return (
+                None if filled_by is None else FilledBy(**filled_by),
+                None if calibration is None else calibration_from_dict(calibration),
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise CorruptIndexError(f"the notes of the index are wrong: {error}") from error

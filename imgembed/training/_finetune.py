@@ -47,10 +47,10 @@ from ._tuner import Tuner
 Loss = str | nn.Module | Callable[[Tensor, Tensor], Tensor]
 
 LOSSES: dict[str, Callable[[int, int], nn.Module]] = {
+    "supcon": lambda n_features, n_classes: SupervisedContrastive(),
     "cross_entropy": CrossEntropy,
     "arcface": ArcFace,
     "triplet": lambda n_features, n_classes: BatchHardTriplet(),
-    "supcon": lambda n_features, n_classes: SupervisedContrastive(),
 }
 # The smallest share of an image that training sees; less loses what the label is about.
 _SMALLEST_CROP = 0.4
@@ -71,15 +71,16 @@ class FineTunedEmbedder(TrainedEmbedder):
     base : CNNEmbedder or ViTEmbedder
         The network that training starts from, with its weights, pooling, layer, input size and
         normalisation. It is not changed. How it is run (device, batch size ...) is said here.
-    loss : {"cross_entropy", "arcface", "triplet", "supcon"} or callable, default="cross_entropy"
+    loss : {"supcon", "cross_entropy", "arcface", "triplet"} or callable, default="supcon"
         What is made small:
 
-        - "cross_entropy": a linear classifier's; take it where in doubt.
+        - "supcon": of each image all companions against all others [3]_; take it where in doubt.
+        - "cross_entropy": a linear classifier's, which compares no images and takes smaller
+          batches.
         - "arcface": a classifier by angles with a margin of 0.5 [1]_, for many classes that
           differ little.
         - "triplet": in each batch, of each image the farthest companion against the
           nearest stranger [2]_.
-        - "supcon": of each image all companions against all others [3]_.
         - A callable or ``torch.nn.Module`` of ``(embeddings, labels)`` that returns a scalar,
           such as any loss of pytorch-metric-learning (extra ``metric-learning``), which has
           dozens more. Its own parameters, if any, are trained too.
@@ -96,7 +97,7 @@ class FineTunedEmbedder(TrainedEmbedder):
     learning_rate : float, default=1e-4
         The highest, for the network's own layers; that of new layers is ten times as high.
     train_batch_size : int, default=32
-        Images in a step.
+        Images in a step; 8 at least, but for "cross_entropy" and "arcface" 2.
     blend : float, default=0.5
         The share of the way from the network as it was (0) to the network as trained (1) that
         its weights go. On the way it gains for the classes of the labels, and loses little of
@@ -148,7 +149,8 @@ class FineTunedEmbedder(TrainedEmbedder):
     Raises
     ------
     ValueError
-        If labels are missing, of one class, or too few of a class.
+        If labels are missing, of one class, or too few of a class; or if batches are too small
+        for the loss.
 
     Warns
     -----
@@ -164,6 +166,9 @@ class FineTunedEmbedder(TrainedEmbedder):
     Training only the last linear layer, the classifier, and removing it again leaves the
     embedding as it was: nothing before it has changed. That is why "last_block" is the default,
     and why "head" trains a projection that stays.
+
+    What is gained is that other images of the labels' classes are found better; those of classes
+    without labels gain nothing (measured in the guide to networks).
 
     All that is not trained keeps its weights and its batch norms' statistics; dropout does
     nothing. Training uses AdamW, a rising and then falling learning rate, random crops
@@ -196,7 +201,7 @@ class FineTunedEmbedder(TrainedEmbedder):
     def __init__(
         self,
         base: TimmEmbedder,
-        loss: Loss = "cross_entropy",
+        loss: Loss = "supcon",
         trainable: str = "last_block",
         *,
         n_components: int | None = None,
@@ -400,7 +405,8 @@ class FineTunedEmbedder(TrainedEmbedder):
             raise ValueError(
                 f"train_batch_size={self.train_batch_size} is too small for a loss that compares "
                 f"the images of a batch, which come {IMAGES_OF_A_CLASS} of a class at a time; "
-                f"take {2 * IMAGES_OF_A_CLASS} at least, so that there is another class"
+                f"take {2 * IMAGES_OF_A_CLASS} at least, so that there is another class, or "
+                'loss="cross_entropy", which compares none'
             )
         if self.n_components is not None:
             check_scalar(self.n_components, "n_components", int, min_val=1)

@@ -74,7 +74,8 @@ def number_classes(labels: NDArray[Any]) -> tuple[NDArray[Any], Labels]:
         alone = classes[counts < 2][:10].tolist()
         raise ValueError(
             f"the classes {alone} have one image each, from which nothing can be learned about "
-            "what is alike; leave them out, or give more"
+            "what is alike; leave them out, give more, or take MoCoEmbedder, which learns without "
+            "labels"
         )
     return classes, numbers.astype(np.intp)
 

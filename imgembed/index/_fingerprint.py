@@ -1,0 +1,49 @@
+"""Which embedder filled an index."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ..base import FingerprintError
+
+
+@dataclass(frozen=True)
+class FilledBy:
+    """An embedder at the time when it filled an index.
+
+    Parameters
+    ----------
+    fingerprint : str
+    parts : dict of str to str
+        What goes into the fingerprint, each part written as JSON.
+    """
+
+    fingerprint: str
+    parts: dict[str, str]
+
+    @classmethod
+    def of(cls, embedder: Any) -> "FilledBy | None":
+        """What is to be known of an embedder; None of None."""
+        if embedder is None:
+            return None
+        parts = embedder.fingerprint_parts()
+        written = {k: json.dumps(v, sort_keys=True, default=repr) for k, v in parts.items()}
+        return cls(embedder.fingerprint(), written)
+
+    def check(self, embedder: Any) -> None:
+        """Raise a FingerprintError that explains the difference if this is another one."""
+        other = FilledBy.of(embedder)
+        assert other is not None
+        if other.fingerprint == self.fingerprint:
+            return
+        changed = "; ".join(
+            f"{part} was {self.parts.get(part, 'not there')} and is "
+            f"{other.parts.get(part, 'not there')}"
+            for part in sorted({*self.parts, *other.parts})
+            if self.parts.get(part) != other.parts.get(part)
+        )
+        raise FingerprintError(
+            "the index was filled by another embedder, whose vectors must not be compared with "
+            f"these: {changed}. Fingerprints {self.fingerprint[:12]}... of the index, "
+            f"{other.fingerprint[:12]}... now. Take the embedder of the index, or fill it again."
+        )

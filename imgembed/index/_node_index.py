@@ -1,0 +1,526 @@
+"""NodeIndex: distinct vectors, each a node, and how they are searched."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from ._exact import exact_neighbors, rank_candidates
+from ._hnsw import Graph
+from ._projection import Projection
+from ._structure import GraphLinks
+from ._tuning import RecallEstimate, RecallPoint, Tuning, measure, smallest_ef
+from ._vector_store import VectorStore, hash_rows
+
+Floats = NDArray[np.float32]
+Distances = NDArray[np.float64]
+Nodes = NDArray[np.int64]
+Found = tuple[Distances, Nodes]
+
+# Seconds of work before "auto" shows progress.
+_PROGRESS_DELAY = 2.0
+# Below this many nodes a scan by matrix products is exact and no slower than a graph.
+_EXACT_BELOW = 10_000
+# New nodes are scanned beside the graph until there are more than this; then they join it.
+_MOST_OUTSIDE = 1000
+# The most vectors that are held back from the graph, to measure its recall.
+_MOST_HELD_BACK = 1000
+# The graph is tuned again when it has grown by this factor.
+_GROWTH = 1.5
+# A scan compares so many vectors in the time in which a graph visits one candidate: for one
+# query, which reads all vectors from memory, and for many, which share the reading.
+_VECTORS_PER_CANDIDATE = 10, 100
+# So many hashes are looked for one by one, more by sorting.
+_FEW = 16
+# Nodes added to the graph between two looks at signals such as Ctrl-C.
+_NODES_AT_ONCE = 10_000
+# Axes of the graph where vectors are stored in little space, and vectors that choose them.
+_N_AXES = 256
+_N_PROJECTED = 5000
+# The arrays of a graph's links.
+_LINKS = ("base", "levels", "upper")
+# Candidates that one call may return: 12 MB.
+_CANDIDATES_AT_ONCE = 1_000_000
+# Below this the squares of entries vanish in float32, in which the graph computes.
+_SMALLEST = 1e-15
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides how nodes are stored and searched: parameters of the index at fit."""
+
+    metric: str
+    algorithm: str
+    n_neighbors: int
+    M: int
+    ef_construction: int
+    ef_search: int | None
+    target_recall: float
+    storage: str
+    seed: int
+
+    @property
+    def space(self) -> str:
+        """The graph's measure. For unit vectors half the square of "l2" is 1 - cos."""
+        return "ip" if self.metric == "ip" else "l2"
+
+
+class NodeIndex:
+    """Distinct vectors, numbered as they come, with a graph if there are many.
+
+    Parameters
+    ----------
+    settings : Settings
+    n_features : int
+    progress : {"auto", True, False}, default="auto"
+        Whether to show a progress bar while a graph is built.
+    """
+
+    def __init__(self, settings: Settings, n_features: int, progress: bool | str = "auto") -> None:
+        self.settings, self.progress = settings, progress
+        self.store = VectorStore(n_features, settings.storage, settings.metric == "cosine")
+        self.graph: Graph | None = None
+        self.tuning: Tuning | None = None
+        self._projection: Projection | None = None
+        self._order = np.empty(0, np.int32)  # the node of each vector in the graph
+        self._outside = np.empty(0, np.int64)  # nodes that are not in the graph
+        self._hashes: NDArray[np.uint64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def nodes_of(self, vectors: Floats, n_threads: int) -> Nodes:
+        """The nodes of vectors; what has none yet gets one.
+
+        Parameters
+        ----------
+        vectors : ndarray of shape (n, n_features), dtype float32
+            Finite; normalised for "cosine".
+        n_threads : int
+            Threads that extend the graph.
+
+        Returns
+        -------
+        nodes : ndarray of shape (n,), dtype int64
+        """
+        codes, scales = self.store.encode(vectors)
+        hashes = hash_rows(codes)
+        firsts, groups = _first_of_equal(codes, hashes)
+        nodes = self._known(
+            codes[firsts], scales[firsts] if len(scales) else scales, hashes[firsts]
+        )
+        new = nodes < 0
+        nodes[new] = len(self) + np.arange(np.count_nonzero(new))
+        try:
+            self._append(codes, scales, hashes, firsts[new])
+            self._extend_graph(n_threads)
+        except BaseException as error:  # Ctrl-C, too, may have come between two steps
+            self._repair(graph_is_whole=not isinstance(error, Exception))
+            raise
+        return nodes[groups]
+
+    def search(
+        self,
+        queries: Floats,
+        k: int,
+        n_threads: int,
+        *,
+        allowed: NDArray[np.bool_] | None = None,
+        exact: bool = False,
+    ) -> Found:
+        """The nearest nodes of each query.
+
+        Parameters
+        ----------
+        queries : ndarray of shape (n_queries, n_features), dtype float32
+            Finite; normalised for "cosine".
+        k : int
+        n_threads : int
+        allowed : ndarray of shape (n_nodes,), dtype bool, optional
+            Which nodes may be found; by default all.
+        exact : bool
+
+        Returns
+        -------
+        distances : ndarray of shape (n_queries, min(k, n_allowed)), dtype float64
+            Ascending.
+        nodes : ndarray of the same shape, dtype int64
+        """
+        n_allowed = len(self) if allowed is None else int(np.count_nonzero(allowed))
+        k = min(k, n_allowed)
+        ef = None if exact or not k else self.planned_ef(k, len(queries), n_allowed)
+        if ef is None:
+            return self._scanned(queries, k, allowed)
+        distances, nodes = self._visited(queries, k, ef, n_threads, allowed)
+        short = np.isinf(distances[:, -1])
+        if self.settings.metric == "cosine":
+            short |= ~queries.any(axis=1)  # at distance 1 to all, which "l2" does not know
+        if short.any():
+            distances[short], nodes[short] = self._scanned(queries[short], k, allowed)
+        return distances, nodes
+
+    def planned_ef(self, k: int, n_queries: int, n_allowed: int) -> int | None:
+        """Candidates to visit in the graph, or None where a scan is faster or there is none.
+
+        Where only a share of the nodes is allowed, that many more must be visited.
+        """
+        if self.graph is None:
+            return None
+        share = n_allowed / len(self)
+        if self.settings.ef_search is not None:
+            ef = round(max(self.settings.ef_search, k) / share)
+        elif self.tuning is not None:
+            ef = self.tuning.ef(k / share)
+        else:
+            return None
+        one, many = _VECTORS_PER_CANDIDATE
+        return None if n_allowed <= ef * min(one * n_queries, many) else min(ef, len(self.graph))
+
+    def recall_estimate(self) -> RecallEstimate:
+        """The recall that was measured for the number of neighbours and the ef in use."""
+        k = self.settings.n_neighbors
+        if self.graph is None or self.tuning is None:
+            return RecallEstimate.exact(k)
+        ef = self.settings.ef_search or self.tuning.ef(k)
+        return self.tuning.estimate(k, ef)
+
+    def curve(self) -> tuple[RecallPoint, ...]:
+        """What was measured when the graph was tuned."""
+        return () if self.tuning is None else self.tuning.curve
+
+    def visit(self, queries: Floats, k: int, ef: int, n_threads: int) -> Found:
+        """The nearest nodes that the graph finds with an ef, and those outside of it."""
+        return self._visited(queries, k, ef, n_threads, None)
+
+    def chosen(self, nodes: Nodes, n_threads: int) -> "NodeIndex":
+        """An index of some of the nodes, with a graph of its own."""
+        chosen = NodeIndex(self.settings, self.store.n_features, self.progress)
+        chosen.store = self.store.chosen(nodes)
+        chosen._outside = np.arange(len(nodes))
+        chosen._extend_graph(n_threads)
+        return chosen
+
+    # Adding.
+
+    def _known(self, codes: NDArray[Any], scales: Floats, hashes: NDArray[np.uint64]) -> Nodes:
+        """The nodes that encoded vectors have already; -1 for those that have none."""
+        known = np.full(len(codes), -1, np.int64)
+        if not len(self):
+            return known
+        if self._hashes is None:
+            self._hashes = hash_rows(self.store.arrays()[0])
+        nodes = _first_places(self._hashes, hashes)
+        same = np.flatnonzero(self._hashes[nodes] == hashes)
+        # Unequal vectors of equal hash: the new one gets a node of its own, which is harmless.
+        some = scales[same] if len(scales) else scales
+        same = same[self.store.same(nodes[same], codes[same], some)]
+        known[same] = nodes[same]
+        return known
+
+    def _append(
+        self,
+        codes: NDArray[Any],
+        scales: Floats,
+        hashes: NDArray[np.uint64],
+        added: NDArray[np.int64],
+    ) -> None:
+        everything = len(added) == len(codes)
+        self._outside = np.concatenate([self._outside, len(self) + np.arange(len(added))])
+        self.store.append(
+            codes if everything else codes[added],
+            scales if everything or not len(scales) else scales[added],
+        )
+        if self._hashes is not None:
+            self._hashes = np.concatenate([self._hashes, hashes[added]])
+
+    def _repair(self, *, graph_is_whole: bool) -> None:
+        """Take from the store and the graph what is where."""
+        if not graph_is_whole:  # all is scanned, until more nodes come
+            self.graph = self.tuning = self._projection = None
+        n_inside = 0 if self.graph is None else len(self.graph)
+        self._order, self._hashes = self._order[:n_inside], None
+        self._outside = np.setdiff1d(np.arange(len(self)), self._order)
+
+    def _extend_graph(self, n_threads: int) -> None:
+        """Put what is outside into the graph, if there is enough to be worth it."""
+        wanted = self.settings.algorithm == "hnsw" or (
+            self.settings.algorithm == "auto" and len(self) >= _EXACT_BELOW
+        )
+        if not wanted or (self.graph is not None and len(self._outside) <= _MOST_OUTSIDE):
+            return
+        if self.graph is None:
+            if not self._is_fit_for_a_graph():
+                return
+            self._start_graph()
+        joining = self._outside
+        if self.settings.metric == "cosine":
+            joining = joining[self._is_nonzero(joining)]
+        due = (
+            self.tuning is None or len(self._order) + len(joining) >= _GROWTH * self.tuning.n_nodes
+        )
+        held_back = self._sample(joining) if due else joining[:0]
+        self._insert(np.setdiff1d(joining, held_back, assume_unique=True), n_threads)
+        if len(held_back) and len(self._order):
+            self._tune(held_back, n_threads)
+        self._insert(held_back, n_threads)
+
+    def _is_fit_for_a_graph(self) -> bool:
+        largest = max(float(np.abs(block).max(initial=0)) for _, block in self.store.blocks())
+        return largest > _SMALLEST
+
+    def _is_nonzero(self, nodes: Nodes) -> NDArray[np.bool_]:
+        nonzero = [block.any(axis=1) for _, block in self.store.blocks(nodes)]
+        return np.concatenate([np.empty(0, bool), *nonzero])
+
+    def _start_graph(self) -> None:
+        settings, n_features = self.settings, self.store.n_features
+        if settings.storage != "float32" and n_features > _N_AXES:
+            rng = np.random.default_rng(settings.seed)
+            rows = rng.choice(len(self), min(len(self), _N_PROJECTED), replace=False)
+            vectors = self.store.take(np.sort(rows))
+            self._projection = Projection.fitted(vectors, _N_AXES, centred=settings.space == "l2")
+            n_features = _N_AXES
+        self.graph = Graph(
+            n_features, settings.space, settings.M, settings.ef_construction, settings.seed
+        )
+
+    def _sample(self, nodes: Nodes) -> Nodes:
+        """Nodes that are held back: a tenth of what the graph will have, or fewer."""
+        n_held_back = min(_MOST_HELD_BACK, (len(self._order) + len(nodes)) // 10, len(nodes))
+        rng = np.random.default_rng(self.settings.seed + len(self))
+        return np.sort(rng.choice(nodes, n_held_back, replace=False))
+
+    def _insert(self, nodes: Nodes, n_threads: int) -> None:
+        assert self.graph is not None
+        self.graph.reserve(len(self.graph) + len(nodes))
+        for start in self._bar(range(0, len(nodes), _NODES_AT_ONCE)):
+            some = nodes[start : start + _NODES_AT_ONCE]
+            self._order = np.concatenate([self._order, some.astype(np.int32)])
+            self.graph.add(self._graph_vectors(self.store.take(some)), n_threads)
+            self._outside = np.setdiff1d(self._outside, some, assume_unique=True)
+
+    def _bar(self, starts: range) -> Any:
+        return tqdm(
+            starts,
+            desc="building the graph",
+            disable=None if self.progress == "auto" else not self.progress,
+            delay=_PROGRESS_DELAY if self.progress == "auto" else 0,
+        )
+
+    def _graph_vectors(self, vectors: Floats) -> Floats:
+        return (
+            np.ascontiguousarray(vectors) if self._projection is None else self._projection(vectors)
+        )
+
+    def _tune(self, held_back: Nodes, n_threads: int) -> None:
+        """Measure what ef the graph needs, with queries that are not in it yet."""
+        graph_nodes = np.sort(self._order).astype(np.int64)
+        queries = self.store.take(held_back)
+        largest = len(graph_nodes)
+        sufficient, curve = {}, tuple[RecallPoint, ...]()
+        numbers = sorted({min(n, largest) for n in (self.settings.n_neighbors, 100)})
+        exact = exact_neighbors(self.store, queries, numbers[-1], self.settings.metric, graph_nodes)
+        for k in numbers:
+
+            def searched(ef: int, k: int = k) -> Distances:
+                return self._graph_candidates(queries, k, ef, n_threads)[0]
+
+            if self.settings.ef_search is not None:
+                ef = min(max(self.settings.ef_search, k), largest)
+                points = [measure(searched, exact[0][:, :k], ef)]
+            else:
+                ef, points = smallest_ef(
+                    searched, exact[0][:, :k], self.settings.target_recall, largest
+                )
+            sufficient[k] = ef
+            curve = curve or tuple(points)
+        tuning = Tuning(len(graph_nodes) + len(held_back), len(held_back), sufficient, curve)
+        self.tuning = tuning if self.tuning is None else _at_least(tuning, self.tuning)
+
+    # Searching.
+
+    def _scanned(self, queries: Floats, k: int, allowed: NDArray[np.bool_] | None) -> Found:
+        rows = None if allowed is None or allowed.all() else np.flatnonzero(allowed)
+        return exact_neighbors(self.store, queries, k, self.settings.metric, rows)
+
+    def _visited(
+        self,
+        queries: Floats,
+        k: int,
+        ef: int,
+        n_threads: int,
+        allowed: NDArray[np.bool_] | None,
+    ) -> Found:
+        """The nearest k that the graph finds; inf where it finds fewer."""
+        if allowed is None:
+            distances, nodes = self._graph_candidates(queries, k, ef, n_threads)
+        else:
+            distances, nodes = self._graph_candidates(queries, ef, ef, n_threads)
+            distances, nodes = _allowed_first(distances, nodes, allowed, k)
+        if not len(self._outside):
+            return distances, nodes
+        outside = self._outside if allowed is None else self._outside[allowed[self._outside]]
+        beside = exact_neighbors(self.store, queries, k, self.settings.metric, outside)
+        return _merged((distances, nodes), beside, k)
+
+    def _graph_candidates(self, queries: Floats, k: int, ef: int, n_threads: int) -> Found:
+        """The first k of ef candidates, by distances of their stored vectors."""
+        step = max(1, _CANDIDATES_AT_ONCE // max(ef, k))
+        if len(queries) > step:
+            blocks = [
+                self._graph_candidates(queries[start : start + step], k, ef, n_threads)
+                for start in range(0, len(queries), step)
+            ]
+            distances, nodes = map(np.concatenate, zip(*blocks, strict=True))
+            return distances, nodes
+        assert self.graph is not None
+        found = self.graph.candidates(self._graph_vectors(queries), max(ef, k), n_threads)
+        if found is None:  # it reaches fewer
+            return np.full((len(queries), k), np.inf), np.full((len(queries), k), -1)
+        places, farness = found
+        if self._projection is not None:
+            nodes = self._order[places].astype(np.int64)
+            distances, nodes = rank_candidates(self.store, queries, nodes, self.settings.metric)
+            return _padded(distances[:, :k], nodes[:, :k], k)
+        nodes = self._order[places[:, :k]].astype(np.int64)
+        return _padded(self._as_distances(farness[:, :k]), nodes, k)
+
+    def _as_distances(self, farness: Floats) -> Distances:
+        if self.settings.metric == "ip":
+            return farness.astype(np.float64)
+        squares = np.maximum(farness, 0).astype(np.float64)
+        return squares / 2 if self.settings.metric == "cosine" else np.sqrt(squares)
+
+    # Storage.
+
+    def parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """All that makes the index, as JSON and arrays."""
+        codes, scales = self.store.arrays()
+        arrays = {"vectors": codes, "scales": scales, "order": self._order}
+        fields: dict[str, Any] = {"settings": asdict(self.settings), "graph": None, "tuning": None}
+        if self.tuning is not None:
+            fields["tuning"] = self.tuning.to_dict()
+        if self._projection is not None:
+            arrays |= {"axes": self._projection.axes, "centre": self._projection.centre}
+        if self.graph is not None:
+            fields["graph"], links = self.graph.links().parts()
+            arrays |= {f"graph_{name}": array for name, array in links.items()}
+        return fields, arrays
+
+    @classmethod
+    def from_parts(cls, fields: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """The index that :meth:`parts` came from.
+
+        Raises
+        ------
+        ValueError, TypeError or KeyError
+            If they do not fit together, or the graph could not be followed.
+        """
+        settings = Settings(**fields["settings"])
+        self = cls(settings, 1)
+        unit = settings.metric == "cosine"
+        self.store = VectorStore.from_arrays(arrays, settings.storage, unit)
+        if fields["graph"] is not None:
+            self._restore_graph(fields, arrays)
+        self._outside = np.setdiff1d(np.arange(len(self)), self._order)
+        return self
+
+    def _restore_graph(self, fields: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        order = arrays["order"]
+        if order.dtype != np.int32 or len(np.unique(order)) != order.size or order.ndim != 1:
+            raise ValueError("the order of the graph's nodes is not one of distinct int32")
+        if len(order) and not 0 <= order.min() <= order.max() < len(self):
+            raise ValueError(f"the graph has nodes that are not among the {len(self)} vectors")
+        if "axes" in arrays:
+            self._projection = Projection.checked(
+                arrays["axes"], arrays["centre"], self.store.n_features
+            )
+        links = GraphLinks.from_parts(
+            fields["graph"], {name: arrays[f"graph_{name}"] for name in _LINKS}
+        )
+        self._order = order
+        vectors = _GraphVectors(self, self._projection)
+        self.graph = Graph.from_links(links, vectors, self.settings.space)  # type: ignore[arg-type]
+        self.tuning = None if fields["tuning"] is None else Tuning.from_dict(fields["tuning"])
+
+    def rebuild_graph(self, n_threads: int) -> None:
+        """Make the graph anew from the vectors."""
+        self._repair(graph_is_whole=False)
+        self._extend_graph(n_threads)
+
+
+class _GraphVectors:
+    """The vectors of a graph's nodes in its order, computed by the block."""
+
+    def __init__(self, nodes: NodeIndex, projection: Projection | None) -> None:
+        self._nodes = nodes
+        width = nodes.store.n_features if projection is None else projection.axes.shape[1]
+        self.shape = (len(nodes._order), width)
+
+    def __getitem__(self, block: slice) -> Floats:
+        return self._nodes._graph_vectors(
+            self._nodes.store.take(self._nodes._order[block].astype(np.int64))
+        )
+
+
+def _first_of_equal(
+    codes: NDArray[Any], hashes: NDArray[np.uint64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first row of each set of equal rows, ascending, and the place therein of every row."""
+    _, firsts, groups = np.unique(hashes, return_index=True, return_inverse=True)
+    if len(firsts) == len(codes):
+        every = np.arange(len(codes))
+        return every, every
+    leaders = firsts[groups]
+    followers = np.flatnonzero(leaders != np.arange(len(codes)))
+    unequal = followers[(codes[followers] != codes[leaders[followers]]).any(axis=1)]
+    leaders[unequal] = unequal  # of equal hash only: each stands for itself
+    firsts, groups = np.unique(leaders, return_inverse=True)
+    return firsts, groups
+
+
+def _first_places(hashes: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> Nodes:
+    """Where each hash is, or any place if it is nowhere."""
+    if len(wanted) <= _FEW:
+        return np.array([int(np.argmax(hashes == one)) for one in wanted], np.int64)
+    order = np.argsort(hashes, kind="stable")
+    places = np.searchsorted(hashes, wanted, sorter=order)
+    return order[np.minimum(places, len(order) - 1)]
+
+
+def _at_least(new: Tuning, old: Tuning) -> Tuning:
+    """New measurements, where no ef falls: they were made with the latest vectors alone."""
+    sufficient = {k: max(ef, old.ef(k)) for k, ef in new.sufficient.items()}
+    return replace(new, sufficient=sufficient)
+
+
+def _allowed_first(distances: Distances, nodes: Nodes, allowed: NDArray[np.bool_], k: int) -> Found:
+    """The first k allowed ones of each row; inf and -1 where there are fewer."""
+    kept = allowed[nodes] & (nodes >= 0)
+    first = np.argsort(~kept, axis=1, kind="stable")[:, :k]
+    kept = np.take_along_axis(kept, first, 1)
+    return (
+        np.where(kept, np.take_along_axis(distances, first, 1), np.inf),
+        np.where(kept, np.take_along_axis(nodes, first, 1), -1),
+    )
+
+
+def _merged(one: Found, other: Found, k: int) -> Found:
+    distances = np.hstack([one[0], other[0]])
+    nodes = np.hstack([one[1], other[1]])
+    first = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(distances, first, 1), np.take_along_axis(nodes, first, 1)
+
+
+def _padded(distances: Distances, nodes: Nodes, k: int) -> Found:
+    missing = k - nodes.shape[1]
+    if missing <= 0:
+        return distances, nodes
+    width = ((0, 0), (0, missing))
+    return (
+        np.pad(distances, width, constant_values=np.inf),
+        np.pad(nodes, width, constant_values=-1),
+    )

@@ -1,0 +1,92 @@
+"""Pairs of vectors in an index, from which it learns what distances mean."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._collection import Collection
+from ._exact import paired_distances
+from ._labelled_calibration import LabelledCalibration, calibrate_labelled
+from ._random_calibration import RandomPairCalibration, calibrate_random
+
+Calibration = LabelledCalibration | RandomPairCalibration
+
+# Random pairs: their rarest thousandth has a hundred.
+_N_RANDOM_PAIRS = 100_000
+_KINDS: dict[str, type[LabelledCalibration] | type[RandomPairCalibration]] = {
+    "labelled": LabelledCalibration,
+    "random": RandomPairCalibration,
+}
+
+
+def calibrated(collection: Collection, pairs: Any, is_match: Any, prior: Any) -> Calibration:
+    """What :meth:`NearestNeighborIndex.calibrate` learns."""
+    if (pairs is None) != (is_match is None):
+        raise ValueError("pairs and is_match belong together: give both, or neither")
+    if pairs is None:
+        if prior is not None:
+            raise ValueError("prior is for labelled pairs: give pairs and is_match too")
+        first, second = _random_pairs(collection)
+        return calibrate_random(_distances(collection, first, second), len(collection))
+    first, second = _labelled_pairs(collection, pairs)
+    return calibrate_labelled(_distances(collection, first, second), is_match, prior)
+
+
+def calibration_to_dict(calibration: Calibration) -> dict[str, Any]:
+    """A calibration as JSON."""
+    kind = next(name for name, one in _KINDS.items() if isinstance(calibration, one))
+    return {"kind": kind, "numbers": calibration.to_dict()}
+
+
+def calibration_from_dict(fields: Mapping[str, Any]) -> Calibration:
+    """The calibration that :func:`calibration_to_dict` gave.
+
+    Raises
+    ------
+    ValueError, TypeError or KeyError
+        If it is another thing.
+    """
+    return _KINDS[fields["kind"]].from_dict(fields["numbers"])
+
+
+def _random_pairs(collection: Collection) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Slots of pairs of different items, and of different vectors: copies are no chance."""
+    living = collection.items.living
+    if len(living) < 2:
+        raise ValueError(f"random pairs need two vectors at least; the index has {len(living)}")
+    rng = np.random.default_rng(collection.nodes.settings.seed)
+    first = rng.integers(len(living), size=_N_RANDOM_PAIRS)
+    second = (first + rng.integers(1, len(living), size=_N_RANDOM_PAIRS)) % len(living)
+    return living[first], living[second]
+
+
+def _labelled_pairs(
+    collection: Collection, pairs: Any
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    listed = [tuple(pair) for pair in pairs]
+    wrong = next((row for row, pair in enumerate(listed) if len(pair) != 2), None)
+    if wrong is not None:
+        raise ValueError(
+            f"pairs must be pairs of ids; row {wrong} has {len(listed[wrong])} entries"
+        )
+    firsts, seconds = zip(*listed, strict=True) if listed else ((), ())
+    return collection.records.slots_of(firsts), collection.records.slots_of(seconds)
+
+
+def _distances(
+    collection: Collection, first: NDArray[np.int64], second: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    step = 10_000
+    return np.concatenate(
+        [np.empty(0)]
+        + [
+            paired_distances(
+                collection.vectors(first[start : start + step]),
+                collection.vectors(second[start : start + step]),
+                collection.nodes.settings.metric,
+            )
+            for start in range(0, len(first), step)
+        ]
+    )

@@ -1,0 +1,56 @@
+"""Projection: fewer axes for the graph of an index that stores its vectors in little space."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+class Projection:
+    """Orthonormal axes that keep most of the distances between vectors.
+
+    Parameters
+    ----------
+    axes : ndarray of shape (n_features, n_axes), dtype float32
+    centre : ndarray of shape (n_features,), dtype float32
+        Subtracted first.
+    """
+
+    def __init__(self, axes: Floats, centre: Floats) -> None:
+        self.axes, self.centre = axes, centre
+
+    @classmethod
+    def fitted(cls, vectors: Floats, n_axes: int, *, centred: bool) -> "Projection":
+        """The axes of the largest variance, or of the largest squares if not centred.
+
+        Parameters
+        ----------
+        vectors : ndarray of shape (n_images, n_features), dtype float32
+        n_axes : int
+        centred : bool
+            Distances do not change with the origin, inner products do.
+        """
+        centre = vectors.mean(axis=0) if centred else np.zeros(vectors.shape[1], np.float32)
+        spread = vectors - centre
+        _, axes = np.linalg.eigh(spread.T.astype(np.float64) @ spread)
+        return cls(np.ascontiguousarray(axes[:, -n_axes:], np.float32), centre)
+
+    def __call__(self, vectors: Floats) -> Floats:
+        return np.ascontiguousarray((vectors - self.centre) @ self.axes)
+
+    @classmethod
+    def checked(
+        cls, axes: NDArray[np.generic], centre: NDArray[np.generic], n: int
+    ) -> "Projection":
+        """A projection of arrays that come from a file.
+
+        Raises
+        ------
+        ValueError
+            If they are no finite axes of n features.
+        """
+        if axes.ndim != 2 or axes.shape[0] != n or centre.shape != (n,):
+            raise ValueError(f"axes of shape {axes.shape} do not project {n} features")
+        if not (np.isfinite(axes).all() and np.isfinite(centre).all()):
+            raise ValueError("the axes of the graph are not finite")
+        return cls(axes.astype(np.float32), centre.astype(np.float32))

@@ -1,0 +1,171 @@
+"""VectorStore: the vectors of an index, as float32 or smaller."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+_DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8}
+# The largest code: a row is scaled so that its largest entry has it.
+_LARGEST_CODE = {"float16": 1.0, "int8": 127.0}
+# Entries of a block that is decoded at once: 16 MB of float32.
+_BLOCK_ENTRIES = 4_000_000
+
+
+class VectorStore:
+    """Rows of vectors that may be appended to and read back.
+
+    Parameters
+    ----------
+    n_features : int
+    storage : {"float32", "float16", "int8"}
+        The two small ones keep a scale a row, so that they hold rows of any magnitude.
+    unit : bool
+        Whether rows are of unit length (or zero), and shall be so when they are read back.
+    """
+
+    def __init__(self, n_features: int, storage: str, unit: bool) -> None:
+        self.storage, self.unit = storage, unit
+        self._codes: NDArray[Any] = np.empty((0, n_features), _DTYPES[storage])
+        self._scales: Floats = np.empty(0, np.float32)
+        self._n = 0
+
+    def __len__(self) -> int:
+        return self._n
+
+    @property
+    def n_features(self) -> int:
+        """Width of the vectors."""
+        return int(self._codes.shape[1])
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of memory, or of the mapped file, that the vectors take."""
+        return int(self._codes.nbytes + self._scales.nbytes)
+
+    def encode(self, vectors: Floats) -> tuple[NDArray[Any], Floats]:
+        """Codes and scales that stand for vectors.
+
+        Parameters
+        ----------
+        vectors : ndarray of shape (n, n_features), dtype float32
+
+        Returns
+        -------
+        codes : ndarray of shape (n, n_features)
+        scales : ndarray of shape (n,), dtype float32
+            Empty for "float32", whose codes are the vectors.
+        """
+        if self.storage == "float32":
+            return vectors, np.empty(0, np.float32)
+        largest = np.abs(vectors).max(axis=1, initial=0)
+        scales = np.maximum(largest / np.float32(_LARGEST_CODE[self.storage]), np.float32(1e-37))
+        codes = vectors / scales[:, np.newaxis]
+        if self.storage == "int8":
+            codes = np.rint(codes)
+        codes = codes.astype(_DTYPES[self.storage])
+        if self.unit:
+            lengths = np.linalg.norm(codes.astype(np.float32), axis=1)
+            scales = 1 / np.where(lengths > 0, lengths, 1)
+        return codes, scales
+
+    def append(self, codes: NDArray[Any], scales: Floats) -> None:
+        """Add encoded rows at the end; what was there is not lost if memory is out."""
+        n = self._n + len(codes)
+        if n > len(self._codes) or not self._codes.flags.writeable:
+            # The first rows take no more than they need; later growth is amortised.
+            capacity = n + (self._n // 4 if self._n else 0)
+            grown = np.empty((capacity, self.n_features), self._codes.dtype)
+            grown_scales = np.empty(capacity if len(scales) else 0, np.float32)
+            grown[: self._n], grown_scales[: self._n] = self.arrays()
+            self._codes, self._scales = grown, grown_scales
+        self._codes[self._n : n] = codes
+        if len(scales):
+            self._scales[self._n : n] = scales
+        self._n = n
+
+    def take(self, rows: NDArray[np.int64] | slice) -> Floats:
+        """Rows as float32: a view for a slice of "float32", else a copy."""
+        codes = self._codes[: self._n][rows]
+        if self.storage == "float32":
+            return codes
+        scales = self._scales[: self._n][rows]
+        return codes.astype(np.float32) * scales[:, np.newaxis]
+
+    def blocks(self, rows: NDArray[np.int64] | None = None) -> Iterator[tuple[int, Floats]]:
+        """All rows, or some, in blocks.
+
+        Yields
+        ------
+        start : int
+            Place of the block's first row among all, or among ``rows``.
+        vectors : ndarray of shape (n_block, n_features), dtype float32
+        """
+        n = self._n if rows is None else len(rows)
+        step = max(1, _BLOCK_ENTRIES // max(1, self.n_features))
+        for start in range(0, n, step):
+            some = slice(start, min(start + step, n))
+            yield start, self.take(some if rows is None else rows[some])
+
+    def same(self, rows: NDArray[np.int64], codes: NDArray[Any], scales: Floats) -> Any:
+        """Whether each row equals an encoded one, as an array of bool."""
+        equal = (self._codes[rows] == codes).all(axis=1)
+        return equal & (self._scales[rows] == scales) if len(scales) else equal
+
+    def chosen(self, rows: NDArray[np.int64]) -> "VectorStore":
+        """A store of some of the rows."""
+        store = VectorStore(self.n_features, self.storage, self.unit)
+        store.append(self._codes[rows], self._scales[rows] if len(self._scales) else self._scales)
+        return store
+
+    def arrays(self) -> tuple[NDArray[Any], Floats]:
+        """Codes and scales of all rows, as views."""
+        return self._codes[: self._n], self._scales[: self._n]
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, NDArray[Any]], storage: str, unit: bool
+    ) -> "VectorStore":
+        """A store around ``arrays["vectors"]`` and ``arrays["scales"]``, which are not copied.
+
+        Raises
+        ------
+        ValueError
+            If they are not what :meth:`arrays` gives.
+        """
+        codes, scales = arrays["vectors"], arrays["scales"]
+        n_scales = 0 if storage == "float32" else len(codes)
+        if codes.ndim != 2 or codes.dtype != _DTYPES[storage] or scales.shape != (n_scales,):
+            raise ValueError(f"vectors of shape {codes.shape} and {codes.dtype} are no {storage}")
+        store = cls(codes.shape[1], storage, unit)
+        store._codes, store._scales, store._n = codes, scales.astype(np.float32), len(codes)
+        if not all(np.isfinite(block).all() for _, block in store.blocks()):
+            raise ValueError("there are vectors that are not finite")
+        return store
+
+
+def hash_rows(codes: NDArray[Any]) -> NDArray[np.uint64]:
+    """A hash of each row's bytes: equal rows have equal ones.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n, n_features)
+
+    Returns
+    -------
+    hashes : ndarray of shape (n,), dtype uint64
+    """
+    weights = np.random.default_rng(0).integers(1, 2**63, codes.shape[1], np.uint64) * 2 + 1
+    hashes = np.empty(len(codes), np.uint64)
+    unsigned = np.dtype(f"u{codes.dtype.itemsize}")
+    step = max(1, _BLOCK_ENTRIES // max(1, codes.shape[1]))
+    for start in range(0, len(codes), step):
+        block = codes[start : start + step].view(unsigned).astype(np.uint64)
+        # Mixed first: a sum of products alone maps many permutations of few values together.
+        block *= np.uint64(0x9E3779B97F4A7C15)
+        block ^= block >> np.uint64(32)
+        hashes[start : start + step] = np.einsum("ij,j->i", block, weights)
+    return hashes
