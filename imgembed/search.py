@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import plotting
 from ._optional import import_optional
-from .base import FingerprintError, ImageEmbedder
+from .base import ImageEmbedder
 from .classical import GeometricMatch
 from .images import (
     ChosenImages,
@@ -109,7 +109,8 @@ class ImageSearch(BaseEstimator):
             A folder, whose images are listed by :func:`imgembed.list_images`, or images
             as :func:`imgembed.read_image` takes them.
         records : DataFrame or sequence of n_images dicts, optional
-            What is known of each image; search returns it with the hits.
+            What is known of each image; search returns it with the hits, and takes
+            conditions on it. Values are those that :meth:`NearestNeighborIndex.fit` takes.
 
         Returns
         -------
@@ -118,7 +119,8 @@ class ImageSearch(BaseEstimator):
         Raises
         ------
         ValueError
-            If there is no image, none can be read, or records are not one for each.
+            If there is no image, none can be read, or records are not one for each, or have
+            values that cannot be kept.
 
         Warns
         -----
@@ -140,10 +142,14 @@ class ImageSearch(BaseEstimator):
         self.reranker_ = None
         if self.rerank is not None:
             self.reranker_ = clone(self.rerank).fit(ChosenImages(gallery, readable))
-        self.index_ = index.fit(vectors[readable])
+        self.index_ = index.fit(
+            vectors[readable],
+            ids=readable.tolist(),
+            records=None if checked is None else [checked[row] for row in readable],
+            embedder=self.embedder_,
+        )
         self.images_, self.rows_, self.errors_, self._records = gallery, readable, errors, checked
-        self._parts = self.embedder_.fingerprint_parts()
-        self.fingerprint_ = self.embedder_.fingerprint()
+        self.fingerprint_ = self.index_.fingerprint_
         if errors:
             _warn_of(errors, len(gallery))
         return self
@@ -154,6 +160,8 @@ class ImageSearch(BaseEstimator):
         n_neighbors: int = 5,
         *,
         text: str | Sequence[str] | None = None,
+        where: Any = None,
+        params: Sequence[Any] | Mapping[str, Any] | None = None,
     ) -> "SearchResult":
         """Find the images of the gallery that are nearest to each query.
 
@@ -166,6 +174,11 @@ class ImageSearch(BaseEstimator):
         text : str or sequence of n_queries str, optional
             The queries in words, such as ``"a red shoe"``, in place of images. Texts have no
             local features, so ``rerank`` leaves their hits as they are, and a warning says so.
+        where : str, array of bool of shape (n_indexed,) or sequence of ids, optional
+            What may be found: a condition in SQL on the records, such as
+            ``"price < 50 AND category = 'shoe'"``, a mask of the index, or rows of the gallery.
+        params : sequence or mapping, optional
+            Values for ``?`` or ``:name`` in the condition.
 
         Returns
         -------
@@ -187,18 +200,21 @@ class ImageSearch(BaseEstimator):
             If a query cannot be read.
         FingerprintError
             If the embedder has been changed since fit.
+        WhereError
+            If the condition is none on the records.
         """
         check_is_fitted(self)
         if (images is None) == (text is None):
             raise TypeError("search needs queries: either images or text=..., and not both")
-        self._check_fingerprint()
+        self.index_.check_embedder(self.embedder_)
         queries: Sequence[object]
+        chosen = _Chosen(where, params)
         if text is None:
             queries, vectors = self._embedded_images(images)
-            distances, rows, n_inliers = self._hits(queries, vectors, n_neighbors)
+            distances, rows, n_inliers = self._hits(queries, vectors, n_neighbors, chosen)
         else:
             queries, vectors = self._embedded_text(text)
-            distances, rows, n_inliers = *self._nearest(vectors, n_neighbors), None
+            distances, rows, n_inliers = *self._nearest(vectors, n_neighbors, chosen), None
         ids = np.where(rows < 0, -1, self.rows_[rows])
         return SearchResult(list(queries), ids, distances, self.images_, self._records, n_inliers)
 
@@ -266,21 +282,27 @@ class ImageSearch(BaseEstimator):
         return [plotting.TextQuery(text) for text in texts], vectors
 
     def _nearest(
-        self, vectors: NDArray[np.float32], n_neighbors: int
+        self, vectors: NDArray[np.float32], n_neighbors: int, chosen: "_Chosen"
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Distances and rows of the index, after expansion."""
+        where, params = chosen
         if self.expansion is not None:
-            vectors = self._expanded(vectors, self.expansion)
-        distances, rows = self.index_.kneighbors(vectors, n_neighbors)
+            vectors = self._expanded(vectors, self.expansion, chosen)
+        distances, rows = self.index_.kneighbors(vectors, n_neighbors, where=where, params=params)
         return distances, rows
 
     def _hits(
-        self, queries: Sequence[object], vectors: NDArray[np.float32], n_neighbors: int
+        self,
+        queries: Sequence[object],
+        vectors: NDArray[np.float32],
+        n_neighbors: int,
+        chosen: "_Chosen",
     ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64] | None]:
         """Distances, rows of the index, and inliers if hits are verified."""
         if self.reranker_ is None:
-            return *self._nearest(vectors, n_neighbors), None
-        distances, rows = self._nearest(vectors, max(n_neighbors, self.reranker_.top))
+            return *self._nearest(vectors, n_neighbors, chosen), None
+        top = max(n_neighbors, self.reranker_.top)
+        distances, rows = self._nearest(vectors, top, chosen)
         order, n_inliers = self.reranker_.rerank(queries, rows)
         first = order[:, :n_neighbors]
         return (
@@ -290,27 +312,20 @@ class ImageSearch(BaseEstimator):
         )
 
     def _expanded(
-        self, vectors: NDArray[np.float32], expansion: QueryExpansion
+        self, vectors: NDArray[np.float32], expansion: QueryExpansion, chosen: "_Chosen"
     ) -> NDArray[np.float32]:
-        _, rows = self.index_.kneighbors(vectors, expansion.n_neighbors)
+        where, params = chosen
+        _, rows = self.index_.kneighbors(vectors, expansion.n_neighbors, where=where, params=params)
         neighbours = self.index_.vectors_[rows]
         neighbours[rows < 0] = np.nan
         return expansion.expand(vectors, neighbours)
 
-    def _check_fingerprint(self) -> None:
-        now = self.embedder_.fingerprint_parts()
-        if now == self._parts:
-            return
-        changed = "; ".join(
-            f"{part} was {self._parts.get(part)!r} and is {now.get(part)!r}"
-            for part in sorted({*now, *self._parts})
-            if now.get(part) != self._parts.get(part)
-        )
-        raise FingerprintError(
-            "queries would be embedded otherwise than the gallery was. Since fit the embedder "
-            f"has changed: {changed}. Fingerprints {self.fingerprint_[:12]}... at fit, "
-            f"{self.embedder_.fingerprint()[:12]}... now. Undo the change, or fit again."
-        )
+
+class _Chosen(NamedTuple):
+    """What may be found."""
+
+    where: Any
+    params: Sequence[Any] | Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -4,7 +4,6 @@ import io
 import os
 import pickle
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -532,12 +531,14 @@ def test_of_two_threads_that_save_at_once_one_is_told(folder: Path) -> None:
 def test_a_saving_process_holds_the_lock_until_it_is_killed(folder: Path) -> None:
     command = [sys.executable, faults.__file__, "hold_lock", f'["{folder}"]']
     with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"saving\n"
-        assert fill_of(folder) == 1
-        with pytest.raises(IndexLockedError, match="being saved"):
-            save(folder, 2)
-        child.send_signal(signal.SIGKILL)
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"saving\n"
+            assert fill_of(folder) == 1
+            with pytest.raises(IndexLockedError, match="being saved"):
+                save(folder, 2)
+        finally:
+            child.kill()
     assert len(faults.generations(folder)) == 2
     save(folder, 3)
     assert fill_of(folder) == 3

@@ -1,6 +1,5 @@
 """Which embedder filled an index."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ class FilledBy:
     ----------
     fingerprint : str
     parts : dict of str to str
-        What goes into the fingerprint, each part written as JSON.
+        What goes into the fingerprint, each part as Python shows it.
     """
 
     fingerprint: str
@@ -27,7 +26,7 @@ class FilledBy:
         if embedder is None:
             return None
         parts = embedder.fingerprint_parts()
-        written = {k: json.dumps(v, sort_keys=True, default=repr) for k, v in parts.items()}
+        written = {name: repr(part) for name, part in parts.items()}
         return cls(embedder.fingerprint(), written)
 
     def check(self, embedder: Any) -> None:

@@ -145,7 +145,7 @@ def calibrate_labelled(
     prior : float, optional
         Share of matches among the pairs that will be asked about, between 0 and 1; by default
         that of the given ones. Labelled pairs are mostly balanced, and pairs of a corpus are not:
-        with one copy of each of n images it is 1 / n.
+        in a corpus of n images, each with one copy in it, 1 of n - 1 pairs is a match.
 
     Returns
     -------

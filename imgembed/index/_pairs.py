@@ -13,8 +13,9 @@ from ._random_calibration import RandomPairCalibration, calibrate_random
 
 Calibration = LabelledCalibration | RandomPairCalibration
 
-# Random pairs: their rarest thousandth has a hundred.
+# Random pairs that are drawn at least, and for each item; where there are no more, all are taken.
 _N_RANDOM_PAIRS = 100_000
+_N_RANDOM_PAIRS_PER_ITEM = 10
 _KINDS: dict[str, type[LabelledCalibration] | type[RandomPairCalibration]] = {
     "labelled": LabelledCalibration,
     "random": RandomPairCalibration,
@@ -52,13 +53,16 @@ def calibration_from_dict(fields: Mapping[str, Any]) -> Calibration:
 
 
 def _random_pairs(collection: Collection) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Slots of pairs of different items, and of different vectors: copies are no chance."""
+    """Slots of pairs of different items."""
     living = collection.items.living
-    if len(living) < 2:
-        raise ValueError(f"random pairs need two vectors at least; the index has {len(living)}")
-    rng = np.random.default_rng(collection.nodes.settings.seed)
-    first = rng.integers(len(living), size=_N_RANDOM_PAIRS)
-    second = (first + rng.integers(1, len(living), size=_N_RANDOM_PAIRS)) % len(living)
+    n_items = len(living)
+    n_pairs = max(_N_RANDOM_PAIRS, _N_RANDOM_PAIRS_PER_ITEM * n_items)
+    if n_items * (n_items - 1) // 2 <= n_pairs:
+        first, second = np.triu_indices(n_items, 1)
+    else:
+        rng = np.random.default_rng(collection.nodes.settings.seed)
+        first = rng.integers(n_items, size=n_pairs)
+        second = (first + rng.integers(1, n_items, size=n_pairs)) % n_items
     return living[first], living[second]
 
 

@@ -1,4 +1,4 @@
-"""The table of records, and its bytes: written as they are, read with suspicion.
+"""The bytes of records: written as they are, read with suspicion.
 
 The bytes are a line that names the format, a digest of all that follows, the length of the state,
 the state in JSON, and the database of SQLite, which is left out when no item has an id of its own.
@@ -18,6 +18,7 @@ from ._where import TABLE
 _MAGIC = b"imgembed records 1\n"
 _DIGEST_BYTES = 32
 _LENGTH_BYTES = 8
+_MOST_SLOTS = 2**40
 # Parts of the header of SQLite's files, which else could make a table read-only, of another
 # encoding or slow: pages of 4096 bytes and no write-ahead log; how often the schema has changed,
 # and format 4; then defaults, UTF-8 and zeros.

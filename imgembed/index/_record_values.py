@@ -1,4 +1,4 @@
-"""Ids and values of records: what may be one, and how SQLite holds it without pickle."""
+"""Values of records, by columns: what may be one, and how SQLite holds it without pickle."""
 
 import reprlib
 import sys
