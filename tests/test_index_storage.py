@@ -33,7 +33,7 @@ from imgembed.index._storage import (
     read_snapshot,
     write_snapshot,
 )
-from imgembed.index._stored_files import CorruptIndexError
+from imgembed.index._stored_files import ArrayFile, CorruptIndexError
 
 needs_posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX: fork, links, pipes")
 
@@ -287,6 +287,7 @@ def test_a_save_follows_no_symbolic_link_in_the_folder(folder: Path) -> None:
     (folder / f"gen-{'1' * 32}").symlink_to(outside / "file")
     save(folder, 2)
     assert fill_of(folder) == 2
+    assert len(faults.generations(folder)) == 1
     (folder / LOCK_NAME).unlink()
     (folder / LOCK_NAME).symlink_to(outside / "lock")
     with pytest.raises(OSError, match="symbolic links"):
@@ -301,7 +302,6 @@ FORGERIES: dict[str, Callable[[dict[str, Any]], object]] = {
     "version true": lambda m: m.update(version=True),
     "no version": lambda m: m.pop("version"),
     "one field more": lambda m: m.update(more=1),
-    "generation outside": lambda m: m.update(generation="../../outside"),
     "generation null": lambda m: m.update(generation=None),
     "meta a list": lambda m: m.update(meta=[]),
     "blobs null": lambda m: m.update(blobs=None),
@@ -330,10 +330,30 @@ FORGERIES: dict[str, Callable[[dict[str, Any]], object]] = {
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize("forgery", FORGERIES)
 def test_a_forged_manifest_is_refused(folder: Path, forgery: str, mapped: bool) -> None:
-    (folder.parent / "outside").mkdir()
     forge(folder, FORGERIES[forgery])
     with pytest.raises(CorruptIndexError):
         read_snapshot(folder, mmap=["vectors"] if mapped else [])
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("shape", [(2**40, 2**20), (2**62, 4), (2**61, 4), (0, 2**63), (0, 2**80)])
+def test_a_shape_that_the_file_claims_too_is_not_believed(
+    folder: Path, shape: tuple[int, ...], mapped: bool
+) -> None:
+    header = ArrayFile(np.dtype(np.float32), shape, 0).header
+    forge_vectors(folder, header, shape=list(shape))
+    with pytest.raises(CorruptIndexError):
+        read_snapshot(folder, mmap=["vectors"] if mapped else [])
+
+
+def test_a_forged_generation_does_not_lead_out_of_the_folder(folder: Path) -> None:
+    generation = stored(folder, "graph.bin").parent
+    shutil.copytree(generation, folder.parent / "outside")
+    way_out = generation.name.removeprefix("gen-") + "/../../outside"
+    assert (folder / f"gen-{way_out}" / "graph.bin").exists()
+    forge(folder, lambda manifest: manifest.update(generation=way_out))
+    with pytest.raises(CorruptIndexError, match="token"):
+        read_snapshot(folder)
 
 
 @pytest.mark.parametrize(
@@ -350,13 +370,19 @@ def test_a_forged_manifest_is_refused(folder: Path, forgery: str, mapped: bool) 
         b'{"x": NaN}',
         b'{"x": 1e999}',
         b'{"x": ' + b"1" * 10_000 + b"}",
-        b" " * (MOST_MANIFEST_BYTES + 1),
     ],
     ids=lambda text: repr(text[:20]),
 )
 def test_a_manifest_that_is_no_plain_json_is_damaged(folder: Path, text: bytes) -> None:
     (folder / MANIFEST_NAME).write_bytes(text)
     with pytest.raises(CorruptIndexError, match=MANIFEST_NAME):
+        read_snapshot(folder)
+
+
+def test_a_manifest_of_any_size_is_not_read(folder: Path) -> None:
+    with (folder / MANIFEST_NAME).open("ab") as manifest:
+        manifest.truncate(MOST_MANIFEST_BYTES + 1)
+    with pytest.raises(CorruptIndexError, match=r"MANIFEST\.json' is damaged: it is larger"):
         read_snapshot(folder)
 
 
@@ -486,6 +512,42 @@ def test_a_damaged_index_can_be_replaced(folder: Path, damage: Callable[[Path], 
     save(folder, 2)
     assert fill_of(folder) == 2
     assert len(faults.generations(folder)) == 1
+
+
+def test_a_save_that_fails_leaves_a_damaged_index_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    _flip(folder / MANIFEST_NAME)
+    before = tree(folder)
+    write_file = _storage.write_file
+
+    def break_down(to: Path, name: str, content: Any) -> Any:
+        if name == "graph":
+            raise OSError("the disk is broken")
+        return write_file(to, name, content)
+
+    monkeypatch.setattr(_storage, "write_file", break_down)
+    with pytest.raises(OSError, match="broken"):
+        save(folder, 2)
+    assert tree(folder) == before
+    assert len(faults.generations(folder)) == 1
+
+
+def test_what_a_killed_save_has_left_is_gone_before_its_room_is_needed(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    leftover = folder / f"gen-{'0' * 32}"
+    leftover.mkdir()
+    (leftover / "vectors.npy").write_bytes(b"half")
+    write_file, seen = _storage.write_file, []
+
+    def look(to: Path, name: str, content: Any) -> Any:
+        seen.append(leftover.exists())
+        return write_file(to, name, content)
+
+    monkeypatch.setattr(_storage, "write_file", look)
+    save(folder, 2)
+    assert seen == [False, False, False]
 
 
 def test_missing_folders_are_created(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def check_vectors(index: Any, X: Any, metric: str, *, reset: bool) -> NDArray[np
     Returns
     -------
     vectors : ndarray of shape (n_images, n_features), dtype float32
-        A copy, if it may be kept.
+        X itself, if it is that already.
 
     Raises
     ------
@@ -42,15 +42,14 @@ def check_vectors(index: Any, X: Any, metric: str, *, reset: bool) -> NDArray[np
         checked = validate_data(index, X, reset=reset, dtype=[np.float64, np.float32])
         _check_magnitude(checked)
     if metric == "cosine":
-        return normalise_rows(checked).astype(np.float32, order="C", copy=False)
-    # Zeros have one sign, so that equal vectors have equal bytes.
-    return np.ascontiguousarray(checked, np.float32) + np.float32(0)
+        checked = normalise_rows(checked)
+    return np.ascontiguousarray(checked, np.float32)
 
 
 def check_parameters(index: Any) -> None:
     """Raise a ValueError or TypeError that names the first parameter that is wrong."""
     for name, smallest, largest in (
-        ("n_neighbors", 1, None),
+        ("n_neighbors", 1, 1_000_000),
         ("M", 2, 10_000),
         ("ef_construction", 1, 1_000_000),
     ):
@@ -58,8 +57,10 @@ def check_parameters(index: Any) -> None:
             getattr(index, name), name, (int, np.integer), min_val=smallest, max_val=largest
         )
     if index.ef_search is not None:
-        check_scalar(index.ef_search, "ef_search", (int, np.integer), min_val=1)
+        check_scalar(index.ef_search, "ef_search", (int, np.integer), min_val=1, max_val=2**31 - 1)
     check_scalar(index.target_recall, "target_recall", (int, float), min_val=0, max_val=1)
+    if np.isnan(index.target_recall):
+        raise ValueError("target_recall must be a share from 0 to 1, got NaN")
     check_choice("metric", index.metric, ("cosine", "euclidean", "ip"))
     check_choice("algorithm", index.algorithm, ("auto", "hnsw", "exact"))
     check_choice("mode", index.mode, ("distance", "connectivity"))
@@ -73,8 +74,9 @@ def _is_plain(X: Any, index: Any) -> bool:
         return False
     if X.shape[1] != index.n_features_in_ or hasattr(index, "feature_names_in_"):
         return False
-    # A NaN is the maximum and compares as false.
-    return bool(X.max() <= _LARGEST and X.min() >= -_LARGEST)
+    # No square is larger than the sum of all; a NaN compares as false.
+    flat = X.ravel()
+    return bool(flat.dot(flat) <= _LARGEST**2)
 
 
 def _check_magnitude(X: NDArray[Any]) -> None:

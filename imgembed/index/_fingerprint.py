@@ -1,5 +1,6 @@
 """Which embedder filled an index."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,20 @@ class FilledBy:
         parts = embedder.fingerprint_parts()
         written = {name: repr(part) for name, part in parts.items()}
         return cls(embedder.fingerprint(), written)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "FilledBy":
+        """What :func:`dataclasses.asdict` gave, from a file.
+
+        Raises
+        ------
+        ValueError, TypeError or KeyError
+            If it is another thing.
+        """
+        fingerprint, parts = fields["fingerprint"], dict(fields["parts"])
+        if not all(isinstance(text, str) for text in (fingerprint, *parts, *parts.values())):
+            raise ValueError(f"the fingerprint and its parts are {fingerprint!r:.80}, no texts")
+        return cls(fingerprint, parts)
 
     def check(self, embedder: Any) -> None:
         """Raise a FingerprintError that explains the difference if this is another one."""

@@ -596,9 +596,10 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         Parameters
         ----------
         pairs : sequence of n_pairs pairs of ids, optional
-            Pairs whose answer is known. Without them random pairs of the index are taken for no
-            matches, and the threshold is such that one false match among all pairs of a hundred
-            images is expected.
+            Pairs whose answer is known; best those that searches find near, with the default
+            prior. Without them random pairs of the index are taken for no matches, and the
+            threshold is such that chance gives one false match, among all pairs, for each
+            hundred vectors.
         is_match : array-like of shape (n_pairs,) of bool, optional
             The answers.
         prior : float, optional
@@ -620,6 +621,11 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             If an id is not there.
         ValueError
             If answers are not one a pair, all the same, or the index is too small.
+
+        Warns
+        -----
+        UserWarning
+            If the prior is so small that no distance makes a match, for so few pairs.
         """
         self._require_fit()
         with self._lock.writing():
@@ -782,9 +788,16 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             If there is no index.
         CorruptIndexError
             If it is damaged.
+        ValueError
+            If a newer imgembed has written it.
+
+        Warns
+        -----
+        UserWarning
+            If the graph is built again.
         """
         snapshot = read_snapshot(
-            path, mmap={"vectors"} if mmap else (), spared=GRAPH_ARRAYS if rebuild else ()
+            path, mmap={"vectors"} if mmap else (), spared=GRAPH_ARRAYS
         )
         index = cls._from_meta(snapshot.meta)
         collection = unpack(snapshot, index._n_threads(), rebuild=rebuild)
@@ -1004,7 +1017,7 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         names = getattr(self, "feature_names_in_", None)
         state = self.random_state
         return {
-            "n_jobs": self.n_jobs,
+            "n_jobs": None if self.n_jobs is None else int(self.n_jobs),
             "mode": self.mode,
             "random_state": int(state) if isinstance(state, (int, np.integer)) else None,
             "n_features_in": int(self.n_features_in_),
@@ -1024,17 +1037,19 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             index = cls(**parameters, **{name: meta[name] for name in _OTHER_PARAMETERS})
             check_parameters(index)
             index._n_threads()
+            check_random_state(index.random_state)
             index.n_features_in_ = meta["n_features_in"]
             if meta["feature_names_in"] is not None:
                 index.feature_names_in_ = np.array(meta["feature_names_in"], dtype=object)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise CorruptIndexError(f"the parameters of the index are wrong: {error}") from error
         return index
 
     def _check_meta(self, collection: Collection) -> None:
         width = collection.nodes.store.n_features
         names = getattr(self, "feature_names_in_", None)
-        if self.n_features_in_ != width or (names is not None and names.shape != (width,)):
+        named = names is None or (names.shape == (width,) and all(type(n) is str for n in names))
+        if self.n_features_in_ != width or not named:
             raise CorruptIndexError(f"the vectors have {width} features, which is not as recorded")
 
     @classmethod
@@ -1043,8 +1058,8 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         try:
             filled_by, calibration = meta["filled_by"], meta["calibration"]
             return (
-                None if filled_by is None else FilledBy(**filled_by),
+                None if filled_by is None else FilledBy.from_dict(filled_by),
                 None if calibration is None else calibration_from_dict(calibration),
             )
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise CorruptIndexError(f"the notes of the index are wrong: {error}") from error

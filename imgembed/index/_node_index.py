@@ -155,11 +155,13 @@ class NodeIndex:
         if ef is None:
             return self._scanned(queries, k, allowed)
         distances, nodes = self._visited(queries, k, ef, n_threads, allowed)
-        short = np.isinf(distances[:, -1])
-        if self.settings.metric == "cosine":
-            short |= ~queries.any(axis=1)  # at distance 1 to all, which "l2" does not know
-        if short.any():
-            distances[short], nodes[short] = self._scanned(queries[short], k, allowed)
+        # Of zeros the cosine distance is 1 to all, which "l2" does not know.
+        zeros = self.settings.metric == "cosine" and not (
+            queries[:, 0].all() or queries.any(axis=1).all()
+        )
+        if zeros or distances[:, -1].max() == np.inf:
+            again = np.isinf(distances[:, -1]) | ~queries.any(axis=1)
+            distances[again], nodes[again] = self._scanned(queries[again], k, allowed)
         return distances, nodes
 
     def planned_ef(self, k: int, n_queries: int, n_allowed: int) -> int | None:
@@ -385,14 +387,15 @@ class NodeIndex:
             nodes = self._order[places].astype(np.int64)
             distances, nodes = rank_candidates(self.store, queries, nodes, self.settings.metric)
             return _padded(distances[:, :k], nodes[:, :k], k)
-        nodes = self._order[places[:, :k]].astype(np.int64)
+        nodes = self._order.take(places[:, :k]).astype(np.int64)
         return _padded(self._as_distances(farness[:, :k]), nodes, k)
 
     def _as_distances(self, farness: Floats) -> Distances:
         if self.settings.metric == "ip":
             return farness.astype(np.float64)
-        squares = np.maximum(farness, 0).astype(np.float64)
-        return squares / 2 if self.settings.metric == "cosine" else np.sqrt(squares)
+        if self.settings.metric == "cosine":
+            return np.multiply(farness, 0.5, dtype=np.float64)
+        return np.sqrt(farness, dtype=np.float64)
 
     # Storage.
 
@@ -420,6 +423,8 @@ class NodeIndex:
             If they do not fit together, or the graph could not be followed.
         """
         settings = Settings(**fields["settings"])
+        if type(settings.seed) is not int or not 0 <= settings.seed < 2**32:
+            raise ValueError(f"the seed is {settings.seed!r}")
         self = cls(settings, 1)
         unit = settings.metric == "cosine"
         self.store = VectorStore.from_arrays(arrays, settings.storage, unit)
@@ -434,6 +439,9 @@ class NodeIndex:
             raise ValueError("the order of the graph's nodes is not one of distinct int32")
         if len(order) and not 0 <= order.min() <= order.max() < len(self):
             raise ValueError(f"the graph has nodes that are not among the {len(self)} vectors")
+        if self.settings.algorithm == "exact":
+            raise ValueError("there is a graph, and the search is exact")
+        self._check_directions(order)
         if "axes" in arrays:
             self._projection = Projection.checked(
                 arrays["axes"], arrays["centre"], self.store.n_features
@@ -445,6 +453,13 @@ class NodeIndex:
         vectors = _GraphVectors(self, self._projection)
         self.graph = Graph.from_links(links, vectors, self.settings.space)  # type: ignore[arg-type]
         self.tuning = None if fields["tuning"] is None else Tuning.from_dict(fields["tuning"])
+
+    def _check_directions(self, order: NDArray[np.int32]) -> None:
+        """Refuse vectors of zeros in a graph, whose measure is no cosine distance for them."""
+        if self.settings.metric == "cosine":
+            suspects = order[self.store.arrays()[0][order, 0] == 0].astype(np.int64)
+            if not self._is_nonzero(suspects).all():
+                raise ValueError("the graph has vectors of zeros, which have no direction")
 
     def rebuild_graph(self, n_threads: int) -> None:
         """Make the graph anew from the vectors."""

@@ -1,5 +1,6 @@
 """Pairs of vectors in an index, from which it learns what distances mean."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +33,10 @@ def calibrated(collection: Collection, pairs: Any, is_match: Any, prior: Any) ->
         first, second = _random_pairs(collection)
         return calibrate_random(_distances(collection, first, second), len(collection))
     first, second = _labelled_pairs(collection, pairs)
-    return calibrate_labelled(_distances(collection, first, second), is_match, prior)
+    calibration = calibrate_labelled(_distances(collection, first, second), is_match, prior)
+    if calibration.threshold < 0:
+        _warn_that_nothing_matches(calibration)
+    return calibration
 
 
 def calibration_to_dict(calibration: Calibration) -> dict[str, Any]:
@@ -50,6 +54,17 @@ def calibration_from_dict(fields: Mapping[str, Any]) -> Calibration:
         If it is another thing.
     """
     return _KINDS[fields["kind"]].from_dict(fields["numbers"])
+
+
+def _warn_that_nothing_matches(calibration: LabelledCalibration) -> None:
+    warnings.warn(
+        f"no distance makes a match: with the prior {calibration.prior:.3g} even equal vectors are "
+        f"one with a probability of {float(calibration.probability(0.0)):.2g} only, as far as "
+        f"{calibration.n_matches} matches and {calibration.n_non_matches} others tell. Label more "
+        "pairs, above all such as are hard to tell, or give the prior of the pairs in question",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def _random_pairs(collection: Collection) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

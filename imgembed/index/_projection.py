@@ -4,6 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+# Of axes and a centre that come from a file.
+_ROUNDING = 1e-3
+_LARGEST = 1e15
 
 
 class Projection:
@@ -47,10 +50,15 @@ class Projection:
         Raises
         ------
         ValueError
-            If they are no finite axes of n features.
+            If they are no orthonormal axes of n features.
         """
-        if axes.ndim != 2 or axes.shape[0] != n or centre.shape != (n,):
+        if axes.dtype != np.float32 or axes.ndim != 2 or axes.shape[0] != n or not axes.size:
             raise ValueError(f"axes of shape {axes.shape} do not project {n} features")
-        if not (np.isfinite(axes).all() and np.isfinite(centre).all()):
-            raise ValueError("the axes of the graph are not finite")
-        return cls(axes.astype(np.float32), centre.astype(np.float32))
+        if centre.dtype != np.float32 or centre.shape != (n,):
+            raise ValueError(f"a centre of shape {centre.shape} is none of {n} features")
+        with np.errstate(over="ignore", invalid="ignore"):
+            error = np.abs(axes.T @ axes - np.eye(axes.shape[1], dtype=np.float32)).max()
+        # Else projections might not be finite. A NaN compares as false.
+        if not (error <= _ROUNDING and np.abs(centre).max() <= _LARGEST):
+            raise ValueError("the axes of the graph are not orthonormal")
+        return cls(axes, centre)

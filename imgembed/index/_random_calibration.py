@@ -131,7 +131,7 @@ class RandomPairCalibration(Calibration):
         return np.where(np.isinf(distances), 0.0, np.exp(-by_chance))
 
     def expected_false_pairs(self, distances: ArrayLike) -> Floats:
-        """Pairs at or below each distance that chance alone gives in the whole corpus.
+        """How many pairs at or below each distance chance alone gives in the whole corpus.
 
         Parameters
         ----------

@@ -28,7 +28,7 @@ def unpack(snapshot: Snapshot, n_threads: int, *, rebuild: bool) -> Collection:
     Raises
     ------
     CorruptIndexError
-        If the parts do not fit together.
+        If the parts do not fit together, or only the graph is damaged and ``rebuild`` is false.
     """
     wrong = "; ".join(f"{name}: {what}" for name, what in snapshot.spared.items())
     fields = snapshot.meta.get("collection")
@@ -36,11 +36,14 @@ def unpack(snapshot: Snapshot, n_threads: int, *, rebuild: bool) -> Collection:
         try:
             return _collection(fields, snapshot.arrays, snapshot.blobs)
         except CorruptIndexError as error:
-            if not rebuild:
-                raise
             wrong = str(error)
     arrays = {k: v for k, v in snapshot.arrays.items() if k not in GRAPH_ARRAYS}
     collection = _collection(_without_graph(fields), arrays, snapshot.blobs)
+    if not rebuild:
+        raise CorruptIndexError(
+            f"the graph of the index is damaged ({wrong}), and the rest is whole: load it with "
+            "rebuild=True, and the graph is built again from the vectors"
+        )
     warnings.warn(
         f"the graph of the index is damaged ({wrong}) and is built again from the vectors; save "
         "the index to keep it",

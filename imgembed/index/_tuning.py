@@ -151,8 +151,8 @@ class Tuning:
         curve = tuple(
             RecallPoint(
                 _count(point["ef"]),
-                _finite(point["recall"]),
-                _finite(point["error"]),
+                _share(point["recall"]),
+                _share(point["error"]),
             )
             for point in fields["curve"]
         )
@@ -240,12 +240,12 @@ def found_shares(found: Distances, exact: Distances) -> NDArray[np.float64]:
 
 
 def _count(number: Any) -> int:
-    if type(number) is not int or not 0 <= number < 2**40:
-        raise ValueError(f"a count must be an integer, got {number!r}")
+    if type(number) is not int or not 1 <= number < 2**40:
+        raise ValueError(f"a count must be an integer from 1, got {number!r}")
     return number
 
 
-def _finite(number: Any) -> float:
-    if type(number) not in (int, float) or not abs(number) < 1e300:
-        raise ValueError(f"a measurement must be a finite number, got {number!r}")
+def _share(number: Any) -> float:
+    if type(number) not in (int, float) or not 0 <= number <= 1:
+        raise ValueError(f"a measurement must be a number from 0 to 1, got {number!r}")
     return float(number)

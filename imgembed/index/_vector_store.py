@@ -13,6 +13,11 @@ _DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8}
 _LARGEST_CODE = {"float16": 1.0, "int8": 127.0}
 # Entries of a block that is decoded at once: 16 MB of float32.
 _BLOCK_ENTRIES = 4_000_000
+# What a file may hold: entries as large as an index takes, a little more for the rounding of
+# small storage; squares of unit vectors so near to 1; widths for which one vector fits memory.
+_LARGEST = 1.001e15
+_ROUNDING = 1e-3
+_MOST_FEATURES = 100_000_000
 
 
 class VectorStore:
@@ -137,14 +142,31 @@ class VectorStore:
             If they are not what :meth:`arrays` gives.
         """
         codes, scales = arrays["vectors"], arrays["scales"]
-        n_scales = 0 if storage == "float32" else len(codes)
-        if codes.ndim != 2 or codes.dtype != _DTYPES[storage] or scales.shape != (n_scales,):
+        if codes.ndim != 2 or codes.dtype != _DTYPES[storage]:
             raise ValueError(f"vectors of shape {codes.shape} and {codes.dtype} are no {storage}")
+        if not 0 < codes.shape[1] <= _MOST_FEATURES:
+            raise ValueError(f"vectors have 1 to {_MOST_FEATURES} features, not {codes.shape[1]}")
+        n_scales = 0 if storage == "float32" else len(codes)
+        if scales.shape != (n_scales,) or scales.dtype != np.float32:
+            raise ValueError(f"the scales are {scales.dtype} of shape {scales.shape}")
         store = cls(codes.shape[1], storage, unit)
-        store._codes, store._scales, store._n = codes, scales.astype(np.float32), len(codes)
-        if not all(np.isfinite(block).all() for _, block in store.blocks()):
-            raise ValueError("there are vectors that are not finite")
+        store._codes, store._scales, store._n = codes, scales, len(codes)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if not all(_are_sound(block, unit) for _, block in store.blocks()):
+                raise ValueError(
+                    f"there are vectors that are not {'of unit length' if unit else 'finite'}"
+                )
         return store
+
+
+def _are_sound(vectors: Floats, unit: bool) -> bool:
+    """Whether rows from a file are such as an index takes, and as searches rely on."""
+    if not unit:  # a NaN compares as false
+        most, least = vectors.max(initial=0), vectors.min(initial=0)
+        return bool(-_LARGEST <= least and most <= _LARGEST)
+    squares = np.einsum("ij,ij->i", vectors, vectors)
+    zero = squares == 0
+    return bool((zero | (np.abs(squares - 1) <= _ROUNDING)).all() and not vectors[zero].any())
 
 
 def hash_rows(codes: NDArray[Any]) -> NDArray[np.uint64]:
@@ -163,7 +185,9 @@ def hash_rows(codes: NDArray[Any]) -> NDArray[np.uint64]:
     unsigned = np.dtype(f"u{codes.dtype.itemsize}")
     step = max(1, _BLOCK_ENTRIES // max(1, codes.shape[1]))
     for start in range(0, len(codes), step):
-        block = codes[start : start + step].view(unsigned).astype(np.uint64)
+        # Zeros get one sign.
+        block = codes[start : start + step] + codes.dtype.type(0)
+        block = block.view(unsigned).astype(np.uint64)
         # Mixed first: a sum of products alone maps many permutations of few values together.
         block *= np.uint64(0x9E3779B97F4A7C15)
         block ^= block >> np.uint64(32)
