@@ -5,7 +5,6 @@ fails an assertion for an outcome that must never be. :func:`in_child` runs one 
 own, so that a crash is seen and forks are safe. They need POSIX.
 """
 
-import contextlib
 import errno
 import itertools
 import json
@@ -45,12 +44,29 @@ _FORGED_VALUES = (
 )
 
 
+# The storage needs NumPy only; the rest of the package takes seconds to import.
+_CHILD = """
+import json, sys, types, imgembed
+index = sys.modules["imgembed.index"] = types.ModuleType("imgembed.index")
+index.__path__ = [imgembed.__path__[0] + "/index"]
+sys.path.insert(0, sys.argv[1])
+import storage_faults
+print(json.dumps(getattr(storage_faults, sys.argv[2])(*json.loads(sys.argv[3]))))
+"""
+
+
 def in_child(fault: Callable[..., Counter[str]], *arguments: Any) -> Counter[str]:
     """Run a function of this file, with arguments that JSON knows, in a process of its own."""
-    command = [sys.executable, __file__, fault.__name__, json.dumps(arguments)]
+    command = child_command(fault, *arguments)
     done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr}"
     return Counter(json.loads(done.stdout.splitlines()[-1]))
+
+
+def child_command(fault: Callable[..., Counter[str]], *arguments: Any) -> list[str]:
+    """The command that runs a function of this file and prints what it returns."""
+    here = str(Path(__file__).parent)
+    return [sys.executable, "-c", _CHILD, here, fault.__name__, json.dumps(arguments)]
 
 
 def save_version(
@@ -446,8 +462,3 @@ def _places(part: Any) -> Iterator[tuple[Any, Any]]:
         yield part, key
         if isinstance(part[key], dict | list) and key != "meta":
             yield from _places(part[key])
-
-
-if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        print(json.dumps(globals()[sys.argv[1]](*json.loads(sys.argv[2]))))

@@ -183,3 +183,22 @@ def test_the_code_in_the_guide_to_local_features_runs(tmp_path: Path) -> None:
     assert names["bags"].shape == (8, 500)
     for picture in ("matches", "keypoints", "words"):
         assert (tmp_path / f"{picture}.png").is_file()
+
+
+def test_the_code_in_the_guide_to_the_index_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = run_code_in("docs/search.md")
+    assert names["found"].ids[0][:2] == ["copy0", "photo0"]
+    prices = [record["price"] for hits in names["cheap"].records for record in hits]
+    assert len(prices) == 10
+    assert max(prices) < 50
+    assert names["graph"].recall_estimate_.recall >= 0.95
+    assert ["photo7", "copy7"] in names["groups"]
+    assert names["unknown"].ids == [[]]
+    assert names["known"].ids == [["copy0", "photo0"]]
+    assert "new" not in imgembed.NearestNeighborIndex.load("shop")
+    assert names["kept"] > 0.95
+    assert len(set(names["clusters"])) > 100
+    assert names["knn"][0].shape == (2200, 15)

@@ -5,7 +5,6 @@ import os
 import pickle
 import shutil
 import subprocess
-import sys
 import tempfile
 import tracemalloc
 import zlib
@@ -591,7 +590,7 @@ def test_of_two_threads_that_save_at_once_one_is_told(folder: Path) -> None:
 
 @needs_posix
 def test_a_saving_process_holds_the_lock_until_it_is_killed(folder: Path) -> None:
-    command = [sys.executable, faults.__file__, "hold_lock", f'["{folder}"]']
+    command = faults.child_command(faults.hold_lock, str(folder))
     with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
         try:
             assert child.stdout is not None

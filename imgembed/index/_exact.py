@@ -184,6 +184,7 @@ def _farness(vectors: Floats, queries: Floats, metric: str) -> tuple[Floats, flo
 def _as_farness(
     radius: float, queries: Floats, vectors: Floats, metric: str, slack: float
 ) -> float:
+    limit = radius - 1 + slack
     if metric == "euclidean":
-        return radius * abs(radius) / 2 * (1 + 1e-5) + slack
-    return radius - 1 + slack
+        limit = radius * abs(radius) / 2 * (1 + 1e-5) + slack
+    return min(limit, float(np.finfo(np.float32).max))  # as which it is compared

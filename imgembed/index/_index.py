@@ -620,7 +620,8 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         UnknownIdError
             If an id is not there.
         ValueError
-            If answers are not one a pair, all the same, or the index is too small.
+            If answers are not one a pair, all the same, the index is too small, or its metric
+            is "ip".
 
         Warns
         -----
@@ -1057,6 +1058,8 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         """What filled the index, and its calibration."""
         try:
             filled_by, calibration = meta["filled_by"], meta["calibration"]
+            if calibration is not None and meta["collection"]["settings"]["metric"] == "ip":
+                raise ValueError("a calibration of inner products")
             return (
                 None if filled_by is None else FilledBy.from_dict(filled_by),
                 None if calibration is None else calibration_from_dict(calibration),

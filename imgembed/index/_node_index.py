@@ -62,6 +62,22 @@ class Settings:
     storage: str
     seed: int
 
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """The settings that a file holds; what parameters may be is checked by the index.
+
+        Raises
+        ------
+        ValueError or TypeError
+            If they are others, or what must be whole is not.
+        """
+        settings = cls(**fields)
+        whole = [settings.n_neighbors, settings.M, settings.ef_construction, settings.seed]
+        whole += [] if settings.ef_search is None else [settings.ef_search]
+        if any(type(number) is not int for number in whole) or not 0 <= settings.seed < 2**32:
+            raise ValueError(f"{whole} are not whole numbers, or not such as a search takes")
+        return settings
+
     @property
     def space(self) -> str:
         """The graph's measure. For unit vectors half the square of "l2" is 1 - cos."""
@@ -422,9 +438,7 @@ class NodeIndex:
         ValueError, TypeError or KeyError
             If they do not fit together, or the graph could not be followed.
         """
-        settings = Settings(**fields["settings"])
-        if type(settings.seed) is not int or not 0 <= settings.seed < 2**32:
-            raise ValueError(f"the seed is {settings.seed!r}")
+        settings = Settings.from_dict(fields["settings"])
         self = cls(settings, 1)
         unit = settings.metric == "cosine"
         self.store = VectorStore.from_arrays(arrays, settings.storage, unit)

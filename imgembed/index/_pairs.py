@@ -25,6 +25,11 @@ _KINDS: dict[str, type[LabelledCalibration] | type[RandomPairCalibration]] = {
 
 def calibrated(collection: Collection, pairs: Any, is_match: Any, prior: Any) -> Calibration:
     """What :meth:`NearestNeighborIndex.calibrate` learns."""
+    if collection.nodes.settings.metric == "ip":
+        raise ValueError(
+            "distances of inner products may be below 0, and equal vectors are not at 0: "
+            "calibrate an index with metric='cosine' or 'euclidean'"
+        )
     if (pairs is None) != (is_match is None):
         raise ValueError("pairs and is_match belong together: give both, or neither")
     if pairs is None:

@@ -152,7 +152,7 @@ class RandomPairCalibration(Calibration):
         return np.asarray(n_pairs * self._share(check_distances(distances)), dtype=np.float64)
 
     def _share(self, distances: Floats) -> Floats:
-        with np.errstate(divide="ignore"):  # the logarithm of 0
+        with np.errstate(divide="ignore", over="ignore"):  # the logarithm of 0
             logs = self.exponent * (np.log(distances) - math.log(self.tail_distance))
         # Beyond its tail the law only grows until it holds all pairs.
         shares = self.tail_share * np.exp(np.minimum(logs, -math.log(self.tail_share)))

@@ -158,6 +158,8 @@ class Tuning:
         )
         if not sufficient or not curve:
             raise ValueError("the tuning of the graph is empty")
+        if any(ef < k for k, ef in sufficient.items()):
+            raise ValueError(f"fewer candidates than neighbours are visited: {sufficient}")
         return cls(_count(fields["n_nodes"]), _count(fields["n_queries"]), sufficient, curve)
 
 
