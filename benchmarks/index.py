@@ -182,7 +182,7 @@ def embedded_views(options: Options) -> Floats:
         images = [read_image(path) for path in paths[start : start + 50]]
         views = [view(image, rng) for _ in range(N_VIEWS) for image in images]
         embeddings.append(embedder.transform(views).reshape(N_VIEWS, len(images), -1))
-    return np.concatenate(embeddings, axis=1)  # type: ignore[no-any-return]
+    return np.concatenate(embeddings, axis=1)
 
 
 def view(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -195,7 +195,8 @@ def view(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8
     scale = rng.uniform(0.5, 1.0)
     size = max(1, round(scale * columns)), max(1, round(scale * rows))
     small = cv2.resize(np.ascontiguousarray(crop), size, interpolation=cv2.INTER_AREA)
-    return np.clip(small * rng.uniform(0.7, 1.3), 0, 255).astype(np.uint8)
+    bright: NDArray[np.uint8] = np.clip(small * rng.uniform(0.7, 1.3), 0, 255).astype(np.uint8)
+    return bright
 
 
 def random_set(options: Options) -> VectorSet:
@@ -283,17 +284,14 @@ def in_turn(ways: dict[str, Callable[[], Any]], n_runs: int) -> Times:
 def in_turn_singly(
     ways: dict[str, Callable[[Floats], Any]], queries: Floats, n_rounds: int = 3
 ) -> Times:
-    """The seconds of each way in each round: the median of single queries."""
+    """The median seconds of single queries in each round, after one that does not count."""
     singles = [queries[i : i + 1] for i in range(len(queries))]
-    runs = {
-        way: [statistics.median(seconds(partial(search, one)) for one in singles)]
-        for way, search in ways.items()
-    }
-    for _ in range(n_rounds):
+    medians: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(1 + n_rounds):
         for way, search in ways.items():
-            median = statistics.median(seconds(partial(search, one)) for one in singles)
-            runs[way].append(median)
-    return {way: np.array(medians[1:]) for way, medians in runs.items()}
+            times = (seconds(partial(search, one)) for one in singles)
+            medians[way].append(statistics.median(times))
+    return {way: np.array(runs[1:]) for way, runs in medians.items()}
 
 
 def seconds(run: Callable[[], Any]) -> float:
@@ -440,7 +438,7 @@ def compare_builds(points: VectorSet, options: Options) -> dict[str, Rival]:
     times: dict[str, list[float]] = {name: [] for name in BUILDERS}
     for round_ in range(options.n_builds):
         for name in list(BUILDERS)[: 3 if round_ else None]:
-            rivals.pop(name, None)
+            rivals.pop(name, None)  # its memory is free before the next is built
             start = time.perf_counter()
             rivals[name] = BUILDERS[name](points, options.n_threads)
             times[name].append(time.perf_counter() - start)
@@ -449,7 +447,7 @@ def compare_builds(points: VectorSet, options: Options) -> dict[str, Rival]:
         against = np.median(np.divide(runs, times[HNSWLIB][: len(runs)]))
         bound = "<= 1.10" if name in (OURS, TUNED) else ""
         show(name, f"{np.median(runs):.2f}", f"{against:.3f}", bound=bound)
-    return rivals
+    return {name: rivals[name] for name in BUILDERS}
 
 
 def compare_searches(points: VectorSet, rivals: dict[str, Rival], options: Options) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
@@ -73,24 +74,29 @@ class Embedder:
         return {"method": "test", "size": self.size}
 
 
-def full_index(metric: str = "cosine", storage: str = "float16") -> NearestNeighborIndex:
+def full_index(
+    metric: str = "cosine", storage: str = "float16", algorithm: str = "hnsw"
+) -> NearestNeighborIndex:
     """An index with all that one can hold; under :func:`narrow_graphs` with a projection too."""
     rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(_N_VECTORS, N_FEATURES))
-    vectors[-6:-2] = vectors[:4]
-    vectors[-2:] = 0
-    index = NearestNeighborIndex(4, metric, "hnsw", M=4, ef_construction=20, storage=storage)
+    vectors = rng.normal(size=(_N_VECTORS + 5, N_FEATURES))
+    vectors[50:54], vectors[54:56] = vectors[:4], 0
+    named = pandas.DataFrame(vectors, columns=[f"x{i}" for i in range(N_FEATURES)])
+    index = NearestNeighborIndex(4, metric, algorithm, M=4, ef_construction=20, storage=storage)
     ids = [*map(str, range(30)), *range(30, _N_VECTORS)]
     records = {"price": range(_N_VECTORS), "name": ["hat", None, "shoe"] * (_N_VECTORS // 3)}
-    index.fit(vectors, ids=ids, records=records, embedder=Embedder())
-    index.feature_names_in_ = np.array([f"x{i}" for i in range(N_FEATURES)], dtype=object)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of vectors without names
-        index.add(rng.normal(size=(5, N_FEATURES)), ids=["new", *range(100, 104)])  # not in the graph
+    index.fit(named[:_N_VECTORS], ids=ids, records=records, embedder=Embedder())
+    index.add(named[_N_VECTORS:], ids=["new", *range(100, 104)])  # which the graph does not have
     index.remove(["3", 40, 100])
     if metric != "ip":
         index.calibrate()
     return index
+
+
+def table(index: NearestNeighborIndex, vectors: Any) -> Any:
+    """Vectors with the names of the columns that the index knows, if it does."""
+    names = getattr(index, "feature_names_in_", None)
+    return vectors if names is None else pandas.DataFrame(vectors, columns=names)
 
 
 @contextlib.contextmanager
@@ -106,12 +112,10 @@ def narrow_graphs() -> Iterator[None]:
 
 def check_answers(index: NearestNeighborIndex) -> None:
     """Assert that all answers are those of the index's own vectors, ids and records."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of vectors without names
-        _check_searches(index)
-        _check_records(index)
-        _check_calibration(index)
-        _check_changes(index)
+    _check_searches(index)
+    _check_records(index)
+    _check_calibration(index)
+    _check_changes(index)
 
 
 def _check_searches(index: NearestNeighborIndex) -> None:
@@ -120,7 +124,7 @@ def _check_searches(index: NearestNeighborIndex) -> None:
     wanted = true_distances(vectors, queries.astype(np.float64), index.metric)
     tolerance = 1e-4 * (1 + np.abs(wanted).max(initial=0))
     for k, exact in ((3, True), (3, False), (len(index) + 1, False), (None, False)):
-        distances, rows = index.kneighbors(queries, k, exact=exact)
+        distances, rows = index.kneighbors(table(index, queries), k, exact=exact)
         n_found = min(distances.shape[1], len(vectors))
         assert (rows[:, n_found:] == -1).all()
         rows = rows[:, :n_found]
@@ -151,12 +155,12 @@ def _check_records(index: NearestNeighborIndex) -> None:
     assert all(item_id in index for item_id in ids)
     if not ids:
         return
-    found = index.search(index.vectors_[:3], len(index), exact=True)
+    found = index.search(table(index, index.vectors_[:3]), len(index), exact=True)
     rows = {item_id: row for row, item_id in enumerate(ids)}
     for query_ids, query_rows, records in zip(found.ids, found.rows, found.records, strict=True):
         assert [rows[item_id] for item_id in query_ids] == query_rows.tolist()
         assert all(list(record) == list(index.columns_) for record in records)
-    some = index.kneighbors(index.vectors_[:1], 2, where=ids[-1:])[1]
+    some = index.kneighbors(table(index, index.vectors_[:1]), 2, where=ids[-1:])[1]
     assert some.tolist() == [[len(ids) - 1, -1]]
 
 
@@ -169,7 +173,7 @@ def _check_calibration(index: NearestNeighborIndex) -> None:
         with contextlib.suppress(ValueError):  # a FingerprintError is one
             index.check_embedder(Embedder())
     if index.calibration_ is not None and index.metric != "ip":
-        probabilities = index.search(index.vectors_[:2], 3).probabilities
+        probabilities = index.search(table(index, index.vectors_[:2]), 3).probabilities
         assert ((probabilities >= 0) & (probabilities <= 1)).all()
         assert np.isfinite(index.calibration_.threshold)
         index.near_duplicates()
@@ -179,10 +183,10 @@ def _check_changes(index: NearestNeighborIndex) -> None:
     """It can be changed, and saved again."""
     before = len(index)
     new = np.random.default_rng(2).normal(size=(4, index.n_features_in_))
-    index.add(new, ids=[f"added {row}" for row in range(4)])
+    index.add(table(index, new), ids=[f"added {row}" for row in range(4)])
     index.remove(["added 0"])
     assert len(index) == before + 3
-    nearest = index.search(new[1:], 1, exact=True).ids
+    nearest = index.search(table(index, new[1:]), 1, exact=True).ids
     if index.metric != "ip":
         assert nearest == [["added 1"], ["added 2"], ["added 3"]]
     index.compact()
