@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 import zlib
 from collections import Counter
@@ -165,9 +166,9 @@ def _check_records(index: NearestNeighborIndex) -> None:
 
 
 def _check_calibration(index: NearestNeighborIndex) -> None:
-    estimate = index.recall_estimate_
-    assert 0 <= estimate.low <= estimate.recall <= estimate.high <= 1
-    assert 0 <= index.ef_search_
+    for estimate in (index.recall_estimate_, index.storage_recall_):
+        assert 0 <= estimate.low <= estimate.recall <= estimate.high <= 1
+    assert index.ef_search_ >= 0
     index.recall_curve()
     if index.fingerprint_ is not None:
         with contextlib.suppress(ValueError):  # a FingerprintError is one
@@ -195,6 +196,30 @@ def _check_changes(index: NearestNeighborIndex) -> None:
         again = NearestNeighborIndex.load(folder)
     assert list(again) == list(index)
     assert np.array_equal(again.vectors_, index.vectors_)
+
+
+# Identical files.
+
+
+def files_of_a_build(seed: int) -> dict[str, bytes]:
+    """The files of an index that is built and changed here, but for the random token."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(500, N_FEATURES))
+    index = NearestNeighborIndex(algorithm="hnsw", storage="int8", M=4, ef_construction=20)
+    with narrow_graphs(), tempfile.TemporaryDirectory() as folder:
+        index.fit(vectors, ids=map(str, range(500)), records={"n": range(500)}).calibrate()
+        index.add(vectors[:20] + 1, records={"m": range(20)}).remove(map(str, range(100)))
+        index.upsert(vectors[:9] - 1, range(9)).update_records(["200"], {"n": [-1]})
+        index.save(folder)
+        content = json.loads((Path(folder) / MANIFEST_NAME).read_bytes())
+        del content["generation"], content["checksum"]
+        files = {path.name: path.read_bytes() for path in Path(folder).glob("gen-*/*")}
+    return files | {MANIFEST_NAME: json.dumps(content).encode()}
+
+
+def digests_of_a_build(seed: int) -> Counter[str]:
+    """Checksums of :func:`files_of_a_build`."""
+    return Counter({name: zlib.crc32(file) for name, file in files_of_a_build(seed).items()})
 
 
 # Damaged files.
@@ -424,6 +449,34 @@ def _with(part: Any, path: tuple[Any, ...], value: Any) -> Any:
     else:
         changed[key] = value
     return changed
+
+
+# Killed saves.
+
+
+def kill_saves(n_kills: int, seed: int) -> Counter[str]:
+    """Kill a process that saves after random times; the old or the new index must be there."""
+    rng, outcomes = np.random.default_rng(seed), Counter[str]()
+    old = NearestNeighborIndex().fit(rng.normal(size=(3000, 32)))
+    new = pickle.loads(pickle.dumps(old)).remove(range(2999)).add(rng.normal(size=(2000, 32)))
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(n_kills):
+            pickle.loads(pickle.dumps(old)).save(folder)
+            child = os.fork()
+            if not child:
+                with contextlib.suppress(BaseException):
+                    new.save(folder)
+                os._exit(0)
+            time.sleep(rng.uniform(0, 0.03))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            found = NearestNeighborIndex.load(folder)
+            name = {3000: "old", 2001: "new"}[len(found)]
+            wanted = {"old": old, "new": new}[name]
+            assert list(found) == list(wanted)
+            assert np.array_equal(found.vectors_, wanted.vectors_)
+            outcomes[name] += 1
+    return outcomes
 
 
 # Hostile files.

@@ -1,6 +1,7 @@
 """Collection: nodes, items and records in step, and what changes them together."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from ._exact import exact_pairs
 from ._items import Items, Slots
 from ._node_index import Distances, Floats, Found, NodeIndex, Settings
+from ._record_values import as_list
 from ._records import Records
 
 # Where more than this share of the slots or nodes is not in use, all is built again without.
@@ -48,28 +50,41 @@ class Collection:
     ) -> None:
         """Add items at the end; see :meth:`NearestNeighborIndex.add`."""
         if ids is not None:
+            ids = as_list(ids, "ids")  # once, if it is an iterator
             self.records.check_new(ids, len(vectors))  # before the long work
         nodes = self.nodes.nodes_of(vectors, n_threads)
         # A node that stays without an item, because records are refused, is never found.
-        self.records.append(ids, records, len(vectors))
-        self.items.append(nodes)
+        items = self.items.placed(self.items.n_slots + np.arange(len(nodes)), nodes)
+        n_changes = self.records.n_changes
+        try:
+            self.records.append(ids, records, len(vectors))
+        finally:
+            if self.records.n_changes > n_changes:  # also if Ctrl-C came since
+                self.items = items
 
     def upsert(
         self, vectors: Floats, ids: Sequence[Hashable], records: Any, n_threads: int
     ) -> None:
         """Replace the items whose ids are there, and add the others."""
-        nodes = self.nodes.nodes_of(vectors, n_threads)
-        slots = self.records.upsert(ids, records, len(vectors))
-        known = slots < self.items.n_slots
-        self.items.append(nodes[~known])
-        self.items.assign(slots[known], nodes[known])
+        slots = self.records.slots_for(ids, len(vectors))  # before the long work
+        items = self.items.placed(slots, self.nodes.nodes_of(vectors, n_threads))
+        n_changes = self.records.n_changes
+        try:
+            self.records.upsert(ids, records, len(vectors))
+        finally:
+            if self.records.n_changes > n_changes:
+                self.items = items
         self._compact_if_worthwhile(n_threads)
 
     def remove(self, ids: Sequence[Hashable], n_threads: int) -> None:
         """Remove items."""
         slots = self.records.slots_of(ids)
-        self.records.remove(slots)
-        self.items.assign(slots, np.full(len(slots), -1))
+        items, n_changes = self.items.placed(slots, -1), self.records.n_changes
+        try:
+            self.records.remove(slots)
+        finally:
+            if self.records.n_changes > n_changes:
+                self.items = items
         self._compact_if_worthwhile(n_threads)
 
     def compact(self, n_threads: int) -> None:
@@ -86,7 +101,8 @@ class Collection:
         n_used = self.items.n_used_nodes(len(self.nodes))
         most = 1 - _UNUSED_SHARE
         if len(self.items) < most * self.items.n_slots or n_used < most * len(self.nodes):
-            self.compact(n_threads)
+            with suppress(MemoryError):  # all is right without; the next change tries again
+                self.compact(n_threads)
 
     # Searches.
 

@@ -105,8 +105,10 @@ class Graph:
         if len(vectors) == 0:  # hnswlib would read a vector nevertheless
             return
         self.reserve(self._n_nodes + len(vectors))
-        self._index.add_items(vectors, None, n_threads)
-        self._n_nodes += len(vectors)
+        try:
+            self._index.add_items(vectors, None, n_threads)
+        finally:  # Ctrl-C while they were added is raised as soon as all have been
+            self._n_nodes = self._index.get_current_count()
 
     def candidates(
         self, queries: NDArray[np.float32], ef: int, n_threads: int

@@ -95,6 +95,9 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         Candidates that are visited for ``n_neighbors``; 0 without a graph.
     recall_estimate_ : RecallEstimate
         What was measured for ``n_neighbors``.
+    storage_recall_ : RecallEstimate
+        The recall of exact search over what is stored, against the vectors that were given to
+        fit: what float16 or int8 costs. It is not part of ``recall_estimate_``.
     columns_ : dict of str to str
         The columns of the records and their kinds.
     fingerprint_ : str or None
@@ -209,18 +212,15 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             If an id comes twice.
         """
         check_parameters(self)
-        old = self.__dict__.copy()
-        try:
-            vectors = check_vectors(self, X, self.metric, reset=True)
-            collection = Collection.empty(self._new_settings(), vectors.shape[1])
-            collection.nodes.progress = self.progress
-            collection.add(vectors, ids, records, self._n_threads())
-            filled_by = FilledBy.of(embedder)
-        except BaseException:  # validation has noted the new width already
-            self.__dict__.clear()
-            self.__dict__.update(old)
-            raise
-        self._hold(collection, filled_by, None)
+        checked = NearestNeighborIndex()  # takes the width; this one may be searched meanwhile
+        vectors = check_vectors(checked, X, self.metric, reset=True)
+        collection = Collection.empty(self._new_settings(), vectors.shape[1])
+        collection.nodes.progress = self.progress
+        collection.add(vectors, ids, records, self._n_threads())
+        filled_by = FilledBy.of(embedder)
+        with self.__dict__.setdefault("_lock", SharedLock()).writing():
+            self._take_features(checked)
+            self._hold(collection, filled_by, None)
         return self
 
     def add(
@@ -259,8 +259,9 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         FingerprintError
             If the index was filled by another embedder.
         """
-        vectors = self._checked(X, embedder)
+        self._require_fit()
         with self._lock.writing():
+            vectors = self._checked(X, embedder)
             self._collection.add(vectors, ids, records, self._n_threads())
         return self
 
@@ -296,8 +297,9 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         FingerprintError
             If the index was filled by another embedder.
         """
-        vectors = self._checked(X, embedder)
+        self._require_fit()
         with self._lock.writing():
+            vectors = self._checked(X, embedder)
             self._collection.upsert(vectors, ids, records, self._n_threads())
         return self
 
@@ -424,8 +426,8 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             If the index was filled by another embedder.
         """
         k = self._checked_n_neighbors(n_neighbors)
-        queries = None if X is None else self._checked(X, embedder)
         with self._lock.reading():
+            queries = None if X is None else self._checked(X, embedder)
             allowed = allowed_slots(self._collection, where, params)
             distances, slots = self._nearest(queries, k, allowed, exact)
             rows = self._collection.items.rows_of(slots)
@@ -478,8 +480,8 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             If the index was filled by another embedder.
         """
         k = self._checked_n_neighbors(n_neighbors)
-        queries = self._checked(X, embedder)
         with self._lock.reading():
+            queries = self._checked(X, embedder)
             allowed = allowed_slots(self._collection, where, params)
             distances, slots = self._nearest(queries, k, allowed, exact)
             probabilities = self._probabilities(distances, min_probability)
@@ -534,8 +536,8 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             If the index was filled by another embedder.
         """
         self._require_fit()
-        queries = None if X is None else self._checked(X, embedder)
         with self._lock.reading():
+            queries = None if X is None else self._checked(X, embedder)
             limit = self._threshold(radius, "radius")
             collection = self._collection
             allowed = allowed_slots(collection, where, params)
@@ -661,8 +663,8 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         if X is None and n_neighbors is not None:
             raise ValueError("recall_curve needs queries X where n_neighbors is given")
         k = self._checked_n_neighbors(n_neighbors)
-        queries = None if X is None else self._checked(X, None)
         with self._lock.reading():
+            queries = None if X is None else self._checked(X, None)
             return measured_curve(self._collection.nodes, queries, k, self._n_threads())
 
     # scikit-learn.
@@ -721,13 +723,14 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         UserWarning
             If the index holds fewer vectors than neighbours are asked for.
         """
-        queries = self._checked(X, None)
+        self._require_fit()
 
         def nearest(k: int) -> tuple[Distances, Rows]:
             distances, slots = self._nearest(queries, k, None, False)
             return distances, self._collection.items.rows_of(slots)
 
         with self._lock.reading():
+            queries = self._checked(X, None)
             return neighbour_graph(nearest, self.n_neighbors, self.mode, len(self))
 
     # Storage.
@@ -797,9 +800,7 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         UserWarning
             If the graph is built again.
         """
-        snapshot = read_snapshot(
-            path, mmap={"vectors"} if mmap else (), spared=GRAPH_ARRAYS
-        )
+        snapshot = read_snapshot(path, mmap={"vectors"} if mmap else (), spared=GRAPH_ARRAYS)
         index = cls._from_meta(snapshot.meta)
         collection = unpack(snapshot, index._n_threads(), rebuild=rebuild)
         index._check_meta(collection)
@@ -809,12 +810,13 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
     def __getstate__(self) -> dict[str, Any]:
         """Arrays and bytes in place of the graph, the table and the lock."""
-        state: dict[str, Any] = dict(super().__getstate__())
-        if "_collection" in state:
-            with self._lock.reading():
-                state["_parts"] = self._collection.parts()
-            for name in ("_collection", "_lock", "_generations"):
-                del state[name]
+        if not hasattr(self, "_collection"):
+            return dict(super().__getstate__())
+        with self._lock.reading():
+            state: dict[str, Any] = dict(super().__getstate__())
+            state["_parts"] = self._collection.parts()
+        for name in ("_collection", "_lock", "_generations"):
+            del state[name]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -885,6 +887,12 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         return self._fitted_collection("recall_estimate_").nodes.recall_estimate()
 
     @property
+    def storage_recall_(self) -> RecallEstimate:
+        """The recall of exact search over what is stored, against the vectors given to fit."""
+        nodes = self._fitted_collection("storage_recall_").nodes
+        return nodes.rounding or RecallEstimate.exact(nodes.settings.n_neighbors)
+
+    @property
     def columns_(self) -> dict[str, str]:
         """The columns of the records and their kinds."""
         return self._fitted_collection("columns_").records.columns
@@ -926,11 +934,18 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     def _hold(
         self, collection: Collection, filled_by: FilledBy | None, calibration: Calibration | None
     ) -> None:
-        self._lock = SharedLock()
+        self._lock: SharedLock = self.__dict__.get("_lock") or SharedLock()
         self._generations: dict[str, str] = {}
         self._filled_by = filled_by
         self.calibration_ = calibration
         self._collection = collection
+
+    def _take_features(self, checked: Self) -> None:
+        """Take the width, and the names if there are any, of what another index has checked."""
+        self.n_features_in_ = checked.n_features_in_
+        self.__dict__.pop("feature_names_in_", None)
+        if hasattr(checked, "feature_names_in_"):
+            self.feature_names_in_ = checked.feature_names_in_
 
     def _new_settings(self) -> Settings:
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))

@@ -21,12 +21,9 @@ class Items:
     """
 
     def __init__(self, node_of: NDArray[np.int32] | None = None) -> None:
-        self._hold(np.empty(0, np.int32) if node_of is None else node_of)
-
-    def _hold(self, node_of: NDArray[np.int32]) -> None:
-        """Take new nodes, and forget what was computed from the old ones."""
-        self.node_of = node_of
-        self._n_living = int(np.count_nonzero(node_of >= 0))
+        self.node_of = np.empty(0, np.int32) if node_of is None else node_of
+        self._n_living = int(np.count_nonzero(self.node_of >= 0))
+        # What is computed when it is asked for.
         self._living: Slots | None = None
         self._alive_nodes: NDArray[np.bool_] | None = None
         self._plain: bool | None = None
@@ -40,15 +37,13 @@ class Items:
         """Slots, with those of removed items."""
         return len(self.node_of)
 
-    def append(self, nodes: Nodes) -> None:
-        """Give new slots to items."""
-        self._hold(np.concatenate([self.node_of, nodes.astype(np.int32)]))
-
-    def assign(self, slots: Slots, nodes: Nodes) -> None:
-        """Move items to other nodes; -1 removes them."""
-        node_of = self.node_of.copy()
+    def placed(self, slots: Slots, nodes: Nodes | int) -> "Items":
+        """Items with some at other nodes; slots past the last are new, and node -1 removes."""
+        n_slots = max(self.n_slots, int(slots.max(initial=-1)) + 1)
+        node_of = np.full(n_slots, -1, np.int32)
+        node_of[: self.n_slots] = self.node_of
         node_of[slots] = nodes
-        self._hold(node_of)
+        return Items(node_of)
 
     @property
     def living(self) -> Slots:

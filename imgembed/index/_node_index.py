@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from ._exact import exact_neighbors, rank_candidates
 from ._hnsw import Graph
 from ._projection import Projection
+from ._rounding import stored_recall
 from ._structure import GraphLinks
 from ._tuning import RecallEstimate, RecallPoint, Tuning, measure, smallest_ef
 from ._vector_store import VectorStore, hash_rows
@@ -39,7 +40,7 @@ _FEW = 16
 _NODES_AT_ONCE = 10_000
 # Axes of the graph where vectors are stored in little space, and vectors that choose them.
 _N_AXES = 256
-_N_PROJECTED = 5000
+_N_PROJECTED = 10_000
 # The arrays of a graph's links.
 _LINKS = ("base", "levels", "upper")
 # Candidates that one call may return: 12 MB.
@@ -100,6 +101,7 @@ class NodeIndex:
         self.store = VectorStore(n_features, settings.storage, settings.metric == "cosine")
         self.graph: Graph | None = None
         self.tuning: Tuning | None = None
+        self.rounding: RecallEstimate | None = None
         self._projection: Projection | None = None
         self._order = np.empty(0, np.int32)  # the node of each vector in the graph
         self._outside = np.empty(0, np.int64)  # nodes that are not in the graph
@@ -130,8 +132,11 @@ class NodeIndex:
         )
         new = nodes < 0
         nodes[new] = len(self) + np.arange(np.count_nonzero(new))
+        is_first = not len(self)
         try:
             self._append(codes, scales, hashes, firsts[new])
+            if is_first and self.settings.storage != "float32":
+                self._measure_rounding(vectors if len(firsts) == len(vectors) else vectors[firsts])
             self._extend_graph(n_threads)
         except BaseException as error:  # Ctrl-C, too, may have come between two steps
             self._repair(graph_is_whole=not isinstance(error, Exception))
@@ -216,7 +221,7 @@ class NodeIndex:
     def chosen(self, nodes: Nodes, n_threads: int) -> "NodeIndex":
         """An index of some of the nodes, with a graph of its own."""
         chosen = NodeIndex(self.settings, self.store.n_features, self.progress)
-        chosen.store = self.store.chosen(nodes)
+        chosen.store, chosen.rounding = self.store.chosen(nodes), self.rounding
         chosen._outside = np.arange(len(nodes))
         chosen._extend_graph(n_threads)
         return chosen
@@ -254,6 +259,10 @@ class NodeIndex:
         if self._hashes is not None:
             self._hashes = np.concatenate([self._hashes, hashes[added]])
 
+    def _measure_rounding(self, vectors: Floats) -> None:
+        settings = self.settings
+        self.rounding = stored_recall(self.store, vectors, settings.metric, settings.n_neighbors)
+
     def _repair(self, *, graph_is_whole: bool) -> None:
         """Take from the store and the graph what is where."""
         if not graph_is_whole:  # all is scanned, until more nodes come
@@ -269,10 +278,8 @@ class NodeIndex:
         )
         if not wanted or (self.graph is not None and len(self._outside) <= _MOST_OUTSIDE):
             return
-        if self.graph is None:
-            if not self._is_fit_for_a_graph():
-                return
-            self._start_graph()
+        if self.graph is None and not self._is_fit_for_a_graph():
+            return
         joining = self._outside
         if self.settings.metric == "cosine":
             joining = joining[self._is_nonzero(joining)]
@@ -280,25 +287,30 @@ class NodeIndex:
             self.tuning is None or len(self._order) + len(joining) >= _GROWTH * self.tuning.n_nodes
         )
         held_back = self._sample(joining) if due else joining[:0]
-        self._insert(np.setdiff1d(joining, held_back, assume_unique=True), n_threads)
+        first = np.setdiff1d(joining, held_back, assume_unique=True)
+        if self.graph is None:
+            self._start_graph(first)
+        self._insert(first, n_threads)
         if len(held_back) and len(self._order):
             self._tune(held_back, n_threads)
         self._insert(held_back, n_threads)
 
     def _is_fit_for_a_graph(self) -> bool:
-        largest = max(float(np.abs(block).max(initial=0)) for _, block in self.store.blocks())
-        return largest > _SMALLEST
+        return any(np.abs(block).max(initial=0) > _SMALLEST for _, block in self.store.blocks())
 
     def _is_nonzero(self, nodes: Nodes) -> NDArray[np.bool_]:
         nonzero = [block.any(axis=1) for _, block in self.store.blocks(nodes)]
         return np.concatenate([np.empty(0, bool), *nonzero])
 
-    def _start_graph(self) -> None:
+    def _start_graph(self, nodes: Nodes) -> None:
+        """Begin an empty graph, in axes that are chosen by some of its first nodes."""
         settings, n_features = self.settings, self.store.n_features
         if settings.storage != "float32" and n_features > _N_AXES:
             rng = np.random.default_rng(settings.seed)
-            rows = rng.choice(len(self), min(len(self), _N_PROJECTED), replace=False)
-            vectors = self.store.take(np.sort(rows))
+            # Of few: axes fit the vectors that chose them better than others, queries among them.
+            n_some = max(min(len(nodes) // 4, _N_PROJECTED), 1)
+            some = rng.choice(nodes, n_some, replace=False)
+            vectors = self.store.take(np.sort(some))
             self._projection = Projection.fitted(vectors, _N_AXES, centred=settings.space == "l2")
             n_features = _N_AXES
         self.graph = Graph(
@@ -419,7 +431,12 @@ class NodeIndex:
         """All that makes the index, as JSON and arrays."""
         codes, scales = self.store.arrays()
         arrays = {"vectors": codes, "scales": scales, "order": self._order}
-        fields: dict[str, Any] = {"settings": asdict(self.settings), "graph": None, "tuning": None}
+        fields: dict[str, Any] = {
+            "settings": asdict(self.settings),
+            "graph": None,
+            "tuning": None,
+            "rounding": None if self.rounding is None else asdict(self.rounding),
+        }
         if self.tuning is not None:
             fields["tuning"] = self.tuning.to_dict()
         if self._projection is not None:
@@ -442,6 +459,8 @@ class NodeIndex:
         self = cls(settings, 1)
         unit = settings.metric == "cosine"
         self.store = VectorStore.from_arrays(arrays, settings.storage, unit)
+        if fields["rounding"] is not None:
+            self.rounding = RecallEstimate.from_dict(fields["rounding"])
         if fields["graph"] is not None:
             self._restore_graph(fields, arrays)
         self._outside = np.setdiff1d(np.arange(len(self)), self._order)

@@ -42,9 +42,7 @@ class Projection:
         return np.ascontiguousarray((vectors - self.centre) @ self.axes)
 
     @classmethod
-    def checked(
-        cls, axes: NDArray[np.generic], centre: NDArray[np.generic], n: int
-    ) -> "Projection":
+    def checked(cls, axes: Floats, centre: Floats, n: int) -> "Projection":
         """A projection of arrays that come from a file.
 
         Raises

@@ -59,6 +59,8 @@ class Records:
     ----------
     n_slots : int
         One more than the last slot that has been given.
+    n_changes : int
+        Grows with each change that has been made, and not with those that failed.
     columns : dict of str to str
         Kind of each column: "integer", "real", "text", "boolean", "blob", "path", "date",
         "datetime", "datetime_utc", "uuid", or "null" as long as it holds no value.
@@ -74,6 +76,7 @@ class Records:
         self._n_slots = 0
         self._n_living = 0
         self._next_id = 0
+        self.n_changes = 0
         self._columns: dict[str, str] = {}
         # None as long as the id of each item is its slot, and there is nothing else.
         self._connection: sqlite3.Connection | None = None
@@ -121,6 +124,7 @@ class Records:
             columns = as_columns(records, n)
             if ids is None and not columns and self._connection is None:
                 self._n_slots = self._n_living = self._next_id = self._n_slots + n
+                self.n_changes += 1
                 return
             default = range(self._next_id, self._next_id + n)
             encoded = encode_ids(default if ids is None else ids, n)
@@ -133,6 +137,18 @@ class Records:
         encoded = encode_ids(ids, n)
         with self._lock:
             self._refuse_present(encoded)
+
+    def slots_for(self, ids: Iterable[Any], n: int) -> NDArray[np.int64]:
+        """Say at which slots ``upsert`` would put these ids, and change nothing.
+
+        Raises
+        ------
+        DuplicateIdError, TypeError, ValueError
+            What ``upsert`` would raise of ids.
+        """
+        encoded = encode_ids(ids, n)
+        with self._lock:
+            return self._slots_for(encoded)
 
     def upsert(self, ids: Iterable[Any], records: Any, n: int) -> NDArray[np.int64]:
         """Replace the records of ids that are there, and add items for the others.
@@ -161,12 +177,11 @@ class Records:
             if records is not None:
                 columns = {name: [None] * n for name in self._columns} | columns
             values = self._encoded(columns)
-            present = self._slots_of_keys(encoded.keys)
-            slots = np.array([present.get(key, -1) for key in encoded.keys], np.int64)
-            known, new = np.flatnonzero(slots >= 0), np.flatnonzero(slots < 0)
+            slots = self._slots_for(encoded)
+            is_known = slots < self._n_slots
+            known, new = np.flatnonzero(is_known), np.flatnonzero(~is_known)
             if values:
                 update_rows(table, slots[known].tolist(), _at(known, values))
-            slots[new] = self._n_slots + np.arange(len(new))
             self._insert(table, encoded.at(new), _at(new, values))
         return slots
 
@@ -382,16 +397,31 @@ class Records:
     def _change(self) -> Iterator[sqlite3.Connection]:
         """Change the table whole or not at all."""
         table = self._table()
+        n_changes = self.n_changes
         before = self._n_slots, self._n_living, self._next_id, dict(self._columns)
-        table.execute("BEGIN")
         try:
+            table.execute("BEGIN")
             yield table
+            self.n_changes = n_changes + 1
             table.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
+            # Ctrl-C while the table commits is raised as soon as it has.
+            committed = self.n_changes > n_changes and not table.in_transaction
+            if committed and not isinstance(error, sqlite3.Error):
+                raise
             if table.in_transaction:
                 table.execute("ROLLBACK")
             self._n_slots, self._n_living, self._next_id, self._columns = before
+            self.n_changes = n_changes
             raise
+
+    def _slots_for(self, ids: EncodedIds) -> NDArray[np.int64]:
+        """The slot of each id; those that no item has get the next ones."""
+        present = self._slots_of_keys(ids.keys)
+        slots = np.array([present.get(key, -1) for key in ids.keys], np.int64)
+        new = slots < 0
+        slots[new] = self._n_slots + np.arange(np.count_nonzero(new))
+        return slots
 
     def _refuse_present(self, ids: EncodedIds) -> None:
         present = self._slots_of_keys(ids.keys) if self._n_living else {}

@@ -48,7 +48,7 @@ def unpack(snapshot: Snapshot, n_threads: int, *, rebuild: bool) -> Collection:
         f"the graph of the index is damaged ({wrong}) and is built again from the vectors; save "
         "the index to keep it",
         UserWarning,
-        stacklevel=4,
+        stacklevel=3,
     )
     collection.nodes.rebuild_graph(n_threads)
     return collection

@@ -69,6 +69,30 @@ class RecallEstimate:
         """
         return cls(1.0, 1.0, 1.0, n_neighbors, 0, 0)
 
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "RecallEstimate":
+        """What ``dataclasses.asdict`` made of an estimate.
+
+        Parameters
+        ----------
+        fields : mapping of str to float or int
+            All that make an estimate.
+
+        Returns
+        -------
+        estimate : RecallEstimate
+
+        Raises
+        ------
+        ValueError or KeyError
+            If it is another thing.
+        """
+        recall, low, high = (_share(fields[name]) for name in ("recall", "low", "high"))
+        if not low <= recall <= high:
+            raise ValueError(f"a recall of {recall} is not between {low} and {high}")
+        counts = (_count(fields[name], least=0) for name in ("n_neighbors", "ef", "n_queries"))
+        return cls(recall, low, high, *counts)
+
 
 @dataclass(frozen=True)
 class RecallPoint:
@@ -241,9 +265,9 @@ def found_shares(found: Distances, exact: Distances) -> NDArray[np.float64]:
     return within.mean(axis=1)  # type: ignore[no-any-return]
 
 
-def _count(number: Any) -> int:
-    if type(number) is not int or not 1 <= number < 2**40:
-        raise ValueError(f"a count must be an integer from 1, got {number!r}")
+def _count(number: Any, least: int = 1) -> int:
+    if type(number) is not int or not least <= number < 2**40:
+        raise ValueError(f"a count must be an integer from {least}, got {number!r}")
     return number
 
 

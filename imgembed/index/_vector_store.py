@@ -84,7 +84,7 @@ class VectorStore:
             # The first rows take no more than they need; later growth is amortised.
             capacity = n + (self._n // 4 if self._n else 0)
             grown = np.empty((capacity, self.n_features), self._codes.dtype)
-            grown_scales = np.empty(capacity if len(scales) else 0, np.float32)
+            grown_scales = np.empty(0 if self.storage == "float32" else capacity, np.float32)
             grown[: self._n], grown_scales[: self._n] = self.arrays()
             self._codes, self._scales = grown, grown_scales
         self._codes[self._n : n] = codes
@@ -163,7 +163,7 @@ def _are_sound(vectors: Floats, unit: bool) -> bool:
     """Whether rows from a file are such as an index takes, and as searches rely on."""
     if not unit:  # a NaN compares as false
         most, least = vectors.max(initial=0), vectors.min(initial=0)
-        return bool(-_LARGEST <= least and most <= _LARGEST)
+        return bool(least >= -_LARGEST and most <= _LARGEST)
     squares = np.einsum("ij,ij->i", vectors, vectors)
     zero = squares == 0
     return bool((zero | (np.abs(squares - 1) <= _ROUNDING)).all() and not vectors[zero].any())
