@@ -41,6 +41,14 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Run the matrix of faults; each pair of operations takes IMGEMBED_FAULT_SECONDS (60)."""
+    session.env["OPENBLAS_NUM_THREADS"] = "1"
+    command = ("-m", "pytest", "-q", "-m", "faults", "tests/test_faults.py", *session.posargs)
+    _run_with_library(session, *command, needs=_needs("test"))
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format, and the floors of the house."""
     session.install("--quiet", *_needs("lint"))

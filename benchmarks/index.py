@@ -22,6 +22,7 @@ Linux alone. Needs faiss-cpu and usearch, and matplotlib for ``--plot``.
 """
 
 import argparse
+import ctypes
 import gc
 import json
 import os
@@ -699,11 +700,11 @@ def show_disk(times: Times) -> None:
 
 def measure_memory(options: Options) -> None:
     """Resident bytes a vector of a process that has loaded an index and searched in it."""
-    print("own: what the process alone holds; file: pages of mapped files, which the system takes")
-    print("back where it needs them (of what was loaded, with the vectors in their file)")
+    print("own: what the process alone holds; in use: without what malloc keeps for later; file:")
+    print("pages of mapped files, which the system takes back where it needs them")
     for points in (sift_set(options), cnn_set(options)):
         print(points)
-        show("memory", "own", "file", "own / hnswlib", "all / hnswlib")
+        show("memory", "own", "in use", "file", "own / hnswlib", "in use / hn.", "all / hnswlib")
         with tempfile.TemporaryDirectory(dir=options.cache) as name:
             compare_memory(points, Path(name), options)
 
@@ -716,15 +717,15 @@ def compare_memory(points: VectorSet, folder: Path, options: Options) -> None:
     ways = {HNSWLIB: ("raw.bin", False), "load": ("float32", False)}
     ways |= {f"load, mmap, {storage}": (storage, True) for storage in STORAGES}
     ways |= {f"load, {storage}": (storage, False) for storage in STORAGES[1:]}
-    baseline = 0.0
+    baseline = np.zeros(3)
     for way, (file, mmap) in ways.items():
-        path, width = str(folder / file), points.vectors.shape[1]
-        own, mapped = in_child(f"loaded_bytes({path!r}, {points.metric!r}, {width}, {mmap})")
-        own, mapped = own / len(points.vectors), mapped / len(points.vectors)
-        baseline = baseline or own
-        figures = (own / baseline, (own + mapped) / baseline)
+        path, (n, width) = str(folder / file), points.vectors.shape
+        loaded = in_child(f"loaded_bytes({path!r}, {points.metric!r}, {width}, {mmap})")
+        own, in_use, mapped = each = np.array(loaded) / n
+        baseline = baseline if baseline.any() else np.array([own, in_use, own])
+        ratios = np.array([own, in_use, own + mapped]) / baseline
         bound = "<= 1.15" if way == "load, mmap, float32" else ""
-        show(way, f"{own:.0f}", f"{mapped:.0f}", *(f"{f:.3f}" for f in figures), bound=bound)
+        show(way, *(f"{b:.0f}" for b in each), *(f"{r:.3f}" for r in ratios), bound=bound)
 
 
 def in_child(expression: str) -> Any:
@@ -737,12 +738,13 @@ def in_child(expression: str) -> Any:
     return json.loads(done.stdout)
 
 
-def loaded_bytes(path: str, metric: str, n_features: int, mmap: bool) -> tuple[int, int]:
-    """Bytes that an index takes, loaded and searched: the process's own, and mapped."""
+def loaded_bytes(path: str, metric: str, n_features: int, mmap: bool) -> list[int]:
+    """Bytes that an index takes, loaded and searched: the process's own, in use, and mapped."""
     rng = np.random.default_rng(0)
     queries = rng.standard_normal((100, n_features), np.float32)
     some = VectorSet("warm", metric, rng.standard_normal((500, n_features), np.float32), queries)
     warm_up(some)
+    free_what_malloc_keeps()
     before = resident_bytes()
     if Path(path).is_file():
         raw = load_raw(Path(path), some)
@@ -755,7 +757,14 @@ def loaded_bytes(path: str, metric: str, n_features: int, mmap: bool) -> tuple[i
             search(queries[i : i + 1])
     gc.collect()
     after = resident_bytes()
-    return after[0] - before[0], after[1] - before[1]
+    free_what_malloc_keeps()
+    in_use = resident_bytes()[0]
+    return [after[0] - before[0], in_use - before[0], after[1] - before[1]]
+
+
+def free_what_malloc_keeps() -> None:
+    """Have the C library give freed memory back to the system."""
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def warm_up(points: VectorSet) -> None:
@@ -815,6 +824,7 @@ def grown(file: str, queries_file: str, n: int, n_threads: int) -> dict[str, flo
     queries = np.load(queries_file, mmap_mode="r")[:1000].astype(np.float32)
     points = VectorSet("grown", "euclidean", vectors, queries)
     warm_up(replace(points, vectors=vectors[:500]))
+    free_what_malloc_keeps()
     before = resident_bytes()[0]
     start = time.perf_counter()
     index = ours(points, n_threads)
@@ -823,6 +833,7 @@ def grown(file: str, queries_file: str, n: int, n_threads: int) -> dict[str, flo
         batch = in_turn({"batch": partial(index.kneighbors, queries)}, 5)["batch"]
         single = in_turn_singly({"single": index.kneighbors}, queries)["single"]
         found = index.kneighbors(queries)[1]
+        free_what_malloc_keeps()
         memory = resident_bytes()[0] - before
         nodes = index._collection.nodes
         ef, nodes.settings = index.ef_search_, replace(nodes.settings, ef_search=64)

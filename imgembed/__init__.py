@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from . import classical, evaluation, plotting, testing
     from .base import FingerprintError, ImageEmbedder
+    from .cache import CacheError, CacheInfo, CacheWarning, EmbeddingCache
     from .classical import (
         VLAD,
         AKAZEEmbedder,
@@ -62,10 +63,14 @@ __all__ = [
     "BagOfVisualWords",
     "CLIPEmbedder",
     "CNNEmbedder",
+    "CacheError",
+    "CacheInfo",
+    "CacheWarning",
     "CheckpointError",
     "CheckpointReport",
     "CorruptIndexError",
     "DuplicateIdError",
+    "EmbeddingCache",
     "FineTunedEmbedder",
     "FingerprintError",
     "FisherVector",
@@ -116,10 +121,14 @@ _ROOM_OF = {
     "BagOfVisualWords": "classical",
     "CLIPEmbedder": "deep",
     "CNNEmbedder": "deep",
+    "CacheError": "cache",
+    "CacheInfo": "cache",
+    "CacheWarning": "cache",
     "CheckpointError": "deep",
     "CheckpointReport": "deep",
     "CorruptIndexError": "index",
     "DuplicateIdError": "index",
+    "EmbeddingCache": "cache",
     "FineTunedEmbedder": "training",
     "FingerprintError": "base",
     "FisherVector": "classical",

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 # What the header of the file says that it is: "imgc".
 _APPLICATION_ID = 0x696D6763
@@ -21,7 +20,6 @@ _SCHEMA = (
     f"PRAGMA application_id = {_APPLICATION_ID}",
     f"PRAGMA user_version = {_FORMAT}",
 )
-_PAGE_SIZE = 8192  # most vectors fit into one page, and need no chain of them
 # Seconds that one process waits for another that writes; a batch takes milliseconds.
 _WAIT = 60.0
 # Seconds after which a use is noted again: reading should seldom write.
@@ -31,7 +29,11 @@ _SHARE_TO_FORGET = 0.1
 
 
 class NoTableError(Exception):
-    """The file is not, or no longer, a table of vectors; the message says why."""
+    """The file is no table of vectors that is known here; the message says why."""
+
+
+class DamagedTableError(NoTableError):
+    """The file is no database any more, or not a whole one."""
 
 
 class VectorTable:
@@ -84,7 +86,8 @@ class VectorTable:
             return None
         vector, checksum, used = found
         if not isinstance(vector, bytes) or checksum != _checksum(key, vector):
-            self.n_damaged += 1
+            with self._lock:
+                self.n_damaged += 1
             return None
         if not isinstance(used, float) or abs(time.time() - used) > _USE_NOTED_AFTER:
             self._used.append(key)
@@ -174,23 +177,19 @@ def _checksum(key: bytes, vector: bytes) -> bytes:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    uri = path.absolute().as_uri()
     try:
-        if path.exists() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
-            return _connect_to_read(path)
-        return _patiently(lambda: _opened(path.absolute().as_uri(), _make))
+        try:
+            return _patiently(lambda: _opened(uri, _make))
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY or not path.exists():
+                raise
+            # Not even the lock can be written: read what is there, as if there were no writers.
+            return _opened(f"{uri}?immutable=1", _check)
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError as error:
-        raise NoTableError(f"it is damaged, or something else ({error})") from error
-
-
-def _connect_to_read(path: Path) -> sqlite3.Connection:
-    """Beside others that write; or, where not even their lock can be seen, as if there were none."""
-    uri = f"file:{quote(str(path.absolute()))}"
-    try:
-        return _opened(f"{uri}?mode=ro", _check)
-    except sqlite3.OperationalError:
-        return _opened(f"{uri}?immutable=1", _check)
+        raise DamagedTableError(f"it is damaged, or something else ({error})") from error
 
 
 def _patiently(connect: Callable[[], sqlite3.Connection]) -> sqlite3.Connection:
@@ -222,7 +221,6 @@ def _opened(uri: str, ready: Callable[[sqlite3.Connection], None]) -> sqlite3.Co
 def _make(connection: sqlite3.Connection) -> None:
     """Make the table if the file is new, and set how it is written."""
     if not _pragma(connection, "application_id") and not _pragma(connection, "schema_version"):
-        connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
         connection.execute("PRAGMA journal_mode = WAL").fetchall()
         connection.execute("BEGIN IMMEDIATE")
         for statement in _SCHEMA:
@@ -241,7 +239,7 @@ def _check(connection: sqlite3.Connection) -> None:
         connection.execute("SELECT key, used, checksum, vector FROM vectors LIMIT 1").fetchall()
     except sqlite3.OperationalError as error:
         if "no such" in str(error):
-            raise NoTableError(f"it is damaged ({error})") from error
+            raise DamagedTableError(f"it is damaged ({error})") from error
         raise
 
 

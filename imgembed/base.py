@@ -7,7 +7,7 @@ import pickle
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -21,13 +21,15 @@ from tqdm.auto import tqdm
 
 from ._stored_rows import StoredRows
 from ._threads import map_ahead
-from .images import ImageReadError, ImageReadWarning, check_images, read_image
+from .cache import Cache, Known, OpenCache, Unknown, as_cache
+from .images import ImageReadError, ImageReadWarning, check_images, image_content, read_image
 
 # Parameters that say how the work is done, or from where weights come, and leave the
 # vectors as they are. What the weights are is in the fingerprint by their content.
 _NOT_IN_FINGERPRINT = frozenset(
     {
         "batch_size",
+        "cache",
         "compile",
         "device",
         "engine",
@@ -45,6 +47,8 @@ Describe = Callable[[list[Any]], NDArray[np.float32]]
 
 # Images read ahead for each thread, beyond one batch: enough to keep the network fed.
 _READ_AHEAD = 4
+# Known vectors that pass with a batch at most, lest they pile up behind it.
+_MOST_KNOWN = 256
 _PROGRESS_DELAY = 2.0  # seconds; shorter work shows no bar
 
 
@@ -100,14 +104,17 @@ class ImageTransformer(TransformerMixin, BaseEstimator, ABC):
         on_error: str,
         n_beyond: int = 0,
         first_row: int = 0,
+        cache: OpenCache | None = None,
     ) -> Iterator[Any]:
         """Each image prepared, in order of rows; an ImageReadError is raised, or stands in its row.
 
         Threads read ahead of the consumer, by a number of images for each of them and
-        ``n_beyond`` more.
+        ``n_beyond`` more. With a cache Known or Unknown stands for what could be read.
         """
 
         def read_and_prepare(numbered: tuple[int, object]) -> Any:
+            if cache is not None:
+                return self._known_or_prepared(*numbered, prepare, cache)
             return self._read_and_prepare(*numbered, prepare)
 
         n_threads = effective_n_jobs(self.n_jobs)
@@ -151,6 +158,25 @@ class ImageTransformer(TransformerMixin, BaseEstimator, ABC):
             error.add_note(f"while preparing the image in row {row}")
             raise
 
+    def _known_or_prepared(
+        self,
+        row: int,
+        image: object,
+        prepare: Callable[[NDArray[np.uint8]], Any],
+        cache: OpenCache,
+    ) -> Known | Unknown | ImageReadError:
+        content = image_content(image, max_pixels=self.max_pixels)
+        if content is not None:
+            found = cache.look_up(content)
+            if isinstance(found, Known):
+                return found
+            # Of the content itself: the file may be another one by now.
+            prepared = self._read_and_prepare(row, content, prepare)
+            if not isinstance(prepared, ImageReadError):
+                return Unknown(found, prepared)
+        prepared = self._read_and_prepare(row, image, prepare)  # its error names the file
+        return prepared if isinstance(prepared, ImageReadError) else Unknown(None, prepared)
+
     def _warn_of(self, errors: dict[int, ImageReadError]) -> None:
         if not errors:
             return
@@ -187,12 +213,16 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         that takes longer than two seconds.
     max_pixels : int
         Larger images are refused before they are decoded.
+    cache : path, EmbeddingCache or None
+        Where embeddings are kept, and found again instead of being computed. A subclass may do
+        without this parameter, and has no cache then.
     """
 
     # Raised when the same parameters begin to give other vectors.
     _vectors_version: ClassVar[int] = 1
 
     batch_size: int
+    cache: Cache = None
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Make ready to transform: load the network, or learn the codebook.
@@ -353,13 +383,16 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
     def _fill(self, stored: StoredRows, images: Sequence[object]) -> None:
         prepare, embed = self._steps(len(images))
         try:
-            batches = self._batches(images, prepare, self.on_error, stored.n_done)
-            for rows, batch, failed in batches:
-                vectors = np.full((len(rows) + len(failed), stored.shape[1]), np.nan, np.float32)
-                if batch:
-                    vectors[np.subtract(rows, stored.n_done)] = embed(batch)
-                stored.notes |= {str(row): [e.source, e.reason] for row, e in failed.items()}
-                stored.write(vectors)
+            with self._open_cache() as cache:
+                batches = self._batches(images, prepare, self.on_error, stored.n_done, cache)
+                for rows, batch, failed in batches:
+                    size = len(rows) + len(failed), stored.shape[1]
+                    vectors = np.full(size, np.nan, np.float32)
+                    if batch:
+                        done = _describe_batch(batch, embed, cache)
+                        vectors[np.subtract(rows, stored.n_done)] = done
+                    stored.notes |= {str(row): [e.source, e.reason] for row, e in failed.items()}
+                    stored.write(vectors)
         finally:
             stored.keep()
 
@@ -432,6 +465,8 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_scalar(self.batch_size, "batch_size", int, min_val=1)
+        if self.cache is not None:
+            as_cache(self.cache)
 
     def _steps(self, n_images: int) -> tuple[Prepare, Describe]:
         """What is done to each image in a thread, and to a batch of what comes of it."""
@@ -455,7 +490,17 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
     ) -> tuple[NDArray[np.float32], dict[int, ImageReadError]]:
         """Embed images batch by batch, and leave NaN in the rows of those that cannot be read."""
         prepare, embed = self._steps(len(images))
-        return self._described(images, prepare, embed, (self._n_features_out,), on_error)
+        shape = (self._n_features_out,)
+        with self._open_cache() as cache:
+            return self._described(images, prepare, embed, shape, on_error, cache)
+
+    def _open_cache(self) -> AbstractContextManager[OpenCache | None]:
+        """The cache, for what this embedder now makes of images."""
+        if self.cache is None:
+            return nullcontext()
+        # The module too: users' classes of one name need not be one method.
+        embedder = f"{type(self).__module__} {self.fingerprint()}"
+        return OpenCache(as_cache(self.cache), embedder, self._n_features_out)
 
     def _described(
         self,
@@ -464,36 +509,44 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         describe: Describe,
         shape: tuple[int, ...],
         on_error: str,
+        cache: OpenCache | None = None,
     ) -> tuple[NDArray[np.float32], dict[int, ImageReadError]]:
         """What ``describe`` says of each batch, NaN for what cannot be read, and the errors."""
         described = np.full((len(images), *shape), np.nan, dtype=np.float32)
         errors: dict[int, ImageReadError] = {}
-        for rows, batch, failed in self._batches(images, prepare, on_error):
+        for rows, batch, failed in self._batches(images, prepare, on_error, cache=cache):
             if batch:
-                described[rows] = describe(batch)
+                described[rows] = _describe_batch(batch, describe, cache)
             errors.update(failed)
         return described, errors
 
     def _batches(
-        self, images: Sequence[object], prepare: Prepare, on_error: str, first_row: int = 0
+        self,
+        images: Sequence[object],
+        prepare: Prepare,
+        on_error: str,
+        first_row: int = 0,
+        cache: OpenCache | None = None,
     ) -> Iterator[tuple[list[int], list[Any], dict[int, ImageReadError]]]:
         """Prepared images by the batch, with their rows, and what cannot be read between them.
 
-        The batch may be empty at the end.
+        The batch may be empty at the end. Those that are known come in addition.
         """
         rows: list[int] = []
         batch: list[Any] = []
         failed: dict[int, ImageReadError] = {}
-        prepared = self._prepared(images, prepare, on_error, self.batch_size, first_row)
+        n_known = 0
+        prepared = self._prepared(images, prepare, on_error, self.batch_size, first_row, cache)
         for row, one in enumerate(prepared, first_row):
             if isinstance(one, ImageReadError):
                 failed[row] = one
             else:
                 rows.append(row)
                 batch.append(one)
-            if len(batch) == self.batch_size:
+                n_known += isinstance(one, Known)
+            if len(batch) - n_known == self.batch_size or n_known == _MOST_KNOWN:
                 yield rows, batch, failed
-                rows, batch, failed = [], [], {}
+                rows, batch, failed, n_known = [], [], {}, 0
         if batch or failed:
             yield rows, batch, failed
 
@@ -531,6 +584,10 @@ def digest_images(images: Sequence[object]) -> str:
     for _, image in _numbered(images, 0):
         digest.update(hashlib.sha256(_identity(image)).digest())
     return digest.hexdigest()
+
+
+def _describe_batch(batch: list[Any], describe: Describe, cache: OpenCache | None) -> Any:
+    return describe(batch) if cache is None else cache.complete(batch, describe)
 
 
 def _numbered(images: Any, first_row: int) -> Iterator[tuple[int, object]]:

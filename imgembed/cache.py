@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ._vector_table import NoTableError, VectorTable
+from ._vector_table import DamagedTableError, NoTableError, VectorTable
 
 Vectors = NDArray[np.float32]
 
@@ -59,7 +59,7 @@ class CacheInfo(NamedTuple):
 
     Examples
     --------
-    >>> from imgembed.cache import CacheInfo
+    >>> from imgembed import CacheInfo
     >>> CacheInfo(n_entries=2, n_bytes=32768, size_limit=10**9, n_hits=2, n_misses=2).n_entries
     2
     """
@@ -95,7 +95,7 @@ class EmbeddingCache:
     Notes
     -----
     What SQLite cannot read or write (a full disk, a folder that may only be read, a damaged entry)
-    costs time and gives one :class:`~imgembed.cache.CacheWarning`, never a wrong embedding: each
+    costs time and gives one :class:`CacheWarning`, never a wrong embedding: each
     has a checksum. Nothing in the folder is ever executed or unpickled.
 
     Examples
@@ -132,12 +132,8 @@ class EmbeddingCache:
         count = _counts_of(self)
         n_entries = n_bytes = 0
         if _file_of(self).exists():
-            with _errors_explained(self):
-                table = VectorTable(_file_of(self), self.size_limit)
-                try:
-                    n_entries, n_bytes = table.count(), table.size()
-                finally:
-                    table.close()
+            with _errors_explained(self), closing(self._table()) as table:
+                n_entries, n_bytes = table.count(), table.size()
         else:
             _check_folder(self)
         return CacheInfo(n_entries, n_bytes, self.size_limit, count["hits"], count["misses"])
@@ -158,16 +154,16 @@ class EmbeddingCache:
             return
         with _errors_explained(self):
             try:
-                table = VectorTable(path, self.size_limit)
-                try:
+                with closing(self._table()) as table:
                     table.clear()
-                finally:
-                    table.close()
-            except (NoTableError, sqlite3.DatabaseError) as error:
-                if isinstance(error, sqlite3.OperationalError) or not _is_or_was_a_cache(path):
+            except (DamagedTableError, sqlite3.DatabaseError) as error:
+                if isinstance(error, sqlite3.OperationalError):  # locked, or not to be written
                     raise
                 for ending in _BESIDE:
                     Path(f"{path}{ending}").unlink(missing_ok=True)
+
+    def _table(self) -> VectorTable:
+        return VectorTable(_file_of(self), self.size_limit)
 
 
 # What an embedder takes.
@@ -227,7 +223,7 @@ class OpenCache:
         _check_folder(cache)
         with _errors_explained(cache):
             Path(cache.path).mkdir(parents=True, exist_ok=True)
-            self._table = VectorTable(_file_of(cache), cache.size_limit)
+            self._table = cache._table()
 
     def __enter__(self) -> Self:
         return self
@@ -264,7 +260,9 @@ class OpenCache:
             return key
         return Known(np.frombuffer(vector, dtype="<f4"))
 
-    def complete(self, batch: Sequence[Known | Unknown], embed: Callable[[Any], Vectors]) -> Vectors:
+    def complete(
+        self, batch: Sequence[Known | Unknown], embed: Callable[[Any], Vectors]
+    ) -> Vectors:
         """The vectors of a batch: those that are known, and the others embedded and kept.
 
         Parameters
@@ -288,10 +286,10 @@ class OpenCache:
         key = self._start.copy()
         if isinstance(content, np.ndarray):
             key.update(f"pixels {content.shape} ".encode())
-            content = np.ascontiguousarray(content).data
+            key.update(np.ascontiguousarray(content).data)
         else:
             key.update(b"file ")
-        key.update(content)
+            key.update(content)
         return key.digest()
 
     def _get(self, key: bytes) -> bytes | None:
@@ -303,7 +301,7 @@ class OpenCache:
             self._failed["read"] = error
             return None
 
-    def _put(self, keys: Sequence[bytes | None], vectors: Iterator[Vectors] | Any) -> None:
+    def _put(self, keys: Sequence[bytes | None], vectors: Any) -> None:
         kept = {
             key: np.asarray(vector, dtype="<f4").tobytes()
             for key, vector in zip(keys, vectors, strict=True)
@@ -413,14 +411,3 @@ def _errors_explained(cache: EmbeddingCache) -> Iterator[None]:
             f"the cache of embeddings in {where!r} cannot be used ({error}); see whether the disk "
             "is full, and whether you may write to the folder"
         ) from error
-
-
-def _is_or_was_a_cache(path: Path) -> bool:
-    """Whether a damaged file may be deleted: not if it is a whole database of something else."""
-    try:
-        VectorTable(path, _SMALLEST_LIMIT).close()
-    except NoTableError as error:
-        return "another program" not in str(error)
-    except sqlite3.Error:
-        pass
-    return True

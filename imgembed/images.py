@@ -27,6 +27,9 @@ _URL_SCHEMES = ("http://", "https://", "ftp://", "s3://", "gs://", "data:")
 
 _ONE_IMAGE = (str, bytes, bytearray, os.PathLike, Image.Image, Mapping)
 
+# Files of more bytes are not held in memory as a whole.
+_LARGEST_HELD = 2**28
+
 # A lazily loaded PIL image may stand in X twice; two threads must not load it at once.
 _pil_lock = threading.Lock()
 
@@ -150,6 +153,40 @@ def read_image(
         raise
     except Exception as error:  # Pillow's plugins raise whatever a damaged file makes them meet
         raise ImageReadError(source, _explain(error)) from error
+
+
+def image_content(
+    image: object, *, max_pixels: int = MAX_PIXELS
+) -> bytes | NDArray[np.uint8] | None:
+    """All that decides the pixels of an image, in memory; it is an image with the same pixels.
+
+    Parameters
+    ----------
+    image : object
+        As :func:`read_image` takes it.
+    max_pixels : int, default=100_000_000
+        Of PIL images and arrays.
+
+    Returns
+    -------
+    content : bytes, ndarray of shape (height, width, 3) or None
+        What is in the file; of PIL images and arrays the RGB pixels. None if it cannot be had,
+        for which :func:`read_image` has the reason, or is too large to be held.
+    """
+    if isinstance(image, Mapping):
+        image = image["bytes"] if image.get("bytes") is not None else image.get("path")
+    if isinstance(image, (bytes, bytearray)):
+        return bytes(image)
+    try:
+        if isinstance(image, (np.ndarray, Image.Image)):
+            return read_image(image, max_pixels=max_pixels)
+        if not isinstance(image, (str, os.PathLike)) or not os.path.isfile(image):
+            return None
+        if os.path.getsize(image) > _LARGEST_HELD:
+            return None
+        return Path(os.fsdecode(image)).read_bytes()
+    except (ImageReadError, OSError, ValueError):  # ValueError: a path with a null byte
+        return None
 
 
 def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> list[Path]:

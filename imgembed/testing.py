@@ -26,6 +26,7 @@ from sklearn.preprocessing import Normalizer
 from sklearn.utils import get_tags
 
 from .base import ImageEmbedder
+from .cache import EmbeddingCache
 from .images import ImageReadError, ImageReadWarning
 
 # Largest difference of two vectors that count as the same, by the largest entry.
@@ -412,6 +413,24 @@ def _check_pipeline(case: _Case) -> None:
     )
 
 
+def _check_cache(case: _Case) -> None:
+    if "cache" not in case.embedder.get_params(deep=False):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        cache = EmbeddingCache(Path(folder, "cache"))
+        cached = case.refitted(cache=cache)
+        assert cached.fingerprint() == case.fitted.fingerprint(), "cache is in the fingerprint"
+        images = [*case.images, _BROKEN]
+        before = cache.info()
+        for time in ("filling a cache", "from a cache"):
+            vectors, errors = cached.transform_with_errors(images)
+            _assert_same(vectors[:-1], case.vectors, time)
+            assert list(errors) == [len(case.images)], f"{time}: errors in rows {list(errors)}"
+            assert np.isnan(vectors[-1]).all(), f"{time}: an unreadable image has no row of NaN"
+        n_found = cache.info().n_hits - before.n_hits
+        assert n_found >= len(case.images), f"only {n_found} vectors were found in the cache"
+
+
 def _installed(module: str) -> Any:
     try:
         return __import__(module)
@@ -434,4 +453,5 @@ _CHECKS = (
     _check_nothing_else_changes,
     _check_constant_memory,
     _check_pipeline,
+    _check_cache,
 )

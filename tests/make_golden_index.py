@@ -64,7 +64,7 @@ def _records(n: int) -> dict[str, list[Any]]:
         "file": [PurePosixPath(f"folder/{i}.jpg") for i in range(n)],
         "day": [start.date() + datetime.timedelta(i) for i in range(n)],
         "time": [start + datetime.timedelta(0, i) for i in range(n)],
-        "time_utc": [(start + datetime.timedelta(i)).replace(tzinfo=datetime.UTC) for i in range(n)],
+        "time_utc": [datetime.datetime(1900 + i, 1, 1, tzinfo=datetime.UTC) for i in range(n)],
         "uuid": [uuid.UUID(int=i) for i in range(n)],
         "nothing": [None] * n,
     }  # fmt: skip
@@ -96,7 +96,7 @@ BUILDS: dict[str, Callable[[], NearestNeighborIndex]] = {
 
 def answers(index: NearestNeighborIndex) -> dict[str, Any]:
     """What an index must answer, as JSON."""
-    queries = table(index, numbers(9, 8))
+    queries = table(index, numbers(9, 6))
     given = index.calibration_
     return {
         "parameters": {**index.get_params(), "progress": None},
@@ -114,15 +114,14 @@ def answers(index: NearestNeighborIndex) -> dict[str, Any]:
 
 
 def _found(index: NearestNeighborIndex, queries: Any, **options: Any) -> dict[str, Any]:
-    found = index.search(queries, 4, **options)
+    found = index.search(queries, 3, **options)
     probabilities = found.probabilities
     return {
         "ids": [[shown(item_id) for item_id in row] for row in found.ids],
         "rows": found.rows.tolist(),
         "distances": found.distances.tolist(),
-        "records": [
-            [{name: shown(value) for name, value in record.items()} for record in row]
-            for row in found.records
+        "first records": [
+            {name: shown(value) for name, value in row[0].items()} for row in found.records
         ],
         "probabilities": None if probabilities is None else probabilities.tolist(),
     }

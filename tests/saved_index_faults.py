@@ -45,7 +45,7 @@ _REBUILT = 10
 
 FORGED_VALUES: tuple[Any, ...] = (
     *(None, True, False, -1, 0, 1, 2, 3, 7, 2**31 - 1, 2**31, 2**32, 2**62, 2**63, 2**64, 10**400),
-    *(0.5, -0.0, -1.5, 1e-320, 1e308, "", ".", "../..", "a" * 10_000, "\x00", "\ud800", "1"),
+    *(0.5, -0.0, -1.5, 1e-320, 1e308, "", ".", "../..", "a" * 10_000, "\x00", "1"),
     *("cosine", "euclidean", "ip", "float32", "float16", "int8", "exact", "hnsw", "auto"),
     *("distance", "connectivity", "labelled", "random"),
     *([], {}, [0], [[0, 0]], [[1, 2]], [{}], [None] * N_FEATURES, ["a"] * N_FEATURES, {"": {}}),
@@ -298,7 +298,7 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
 def forge_arrays(n_forgeries: int, seed: int) -> Counter[str]:
     """Change arrays at random, and make their checksums fit."""
     outcomes: Counter[str] = Counter()
-    for metric, storage in (("cosine", "float16"), ("cosine", "float32"), ("ip", "int8")):
+    for metric, storage in (("cosine", "float16"), ("euclidean", "float32"), ("ip", "int8")):
         parts = _parts(metric, storage)
         rng = np.random.default_rng(seed)
         for number in range(n_forgeries):
@@ -398,11 +398,8 @@ def _with_element(array: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]
 
 
 _ARRAY_FORGERIES: tuple[Callable[[NDArray[Any], np.random.Generator], Any], ...] = (
-    _with_bit,
-    _with_bit,
-    _with_element,
-    _with_element,
-    _with_element,
+    *[_with_bit] * 6,
+    *[_with_element] * 12,
     lambda array, rng: np.zeros_like(array),
     lambda array, rng: rng.permutation(array),
     lambda array, rng: array[:-1],

@@ -2,6 +2,7 @@
 
 import copy
 import datetime
+import json
 import os
 import pickle
 import shutil
@@ -9,11 +10,13 @@ import subprocess
 import sys
 import threading
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import joblib
+import make_golden_index
 import numpy as np
 import pytest
 import saved_index_faults as faults
@@ -23,12 +26,9 @@ from sklearn.exceptions import NotFittedError
 
 from imgembed import NearestNeighborIndex
 from imgembed.base import FingerprintError
-from imgembed.index import (
-    CorruptIndexError,
-    IndexChangedError,
-    IndexLockedError,
-)
+from imgembed.index import CorruptIndexError, IndexChangedError, IndexLockedError, _manifest
 from imgembed.index._file_lock import exclusive_lock
+from imgembed.index._manifest import MANIFEST_NAME
 from imgembed.index._snapshot import GRAPH_ARRAYS
 from imgembed.index._storage import LOCK_NAME, read_snapshot, write_snapshot
 
@@ -36,7 +36,6 @@ needs_posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX: fork, sig
 
 METRICS = ("cosine", "euclidean", "ip")
 STORAGES = ("float32", "float16", "int8")
-CONTENTS = ("settings", "answers", "records")
 
 
 @pytest.fixture(autouse=True)
@@ -209,10 +208,10 @@ def test_the_parameters_at_fit_are_saved_and_not_later_ones(tmp_path: Path) -> N
 
 def test_one_thread_writes_identical_files() -> None:
     trees = [faults.files_of_a_build(0) for _ in range(4)]
-    assert trees[0] == trees[1] == trees[2] == trees[3]
-    assert len(trees[0]) == 10
-    assert faults.in_child(faults.digests_of_a_build, 0) == faults.digests_of_a_build(0)
-    assert faults.digests_of_a_build(0) != faults.digests_of_a_build(1)
+    assert all(tree == trees[0] for tree in trees)
+    assert len(trees[0]) == 11
+    digests = {name: zlib.crc32(content) for name, content in trees[0].items()}
+    assert faults.in_child(faults.digests_of_a_build, 0) == digests
 
 
 # Mapped vectors.
@@ -537,6 +536,80 @@ def test_a_pickle_that_does_not_fit_together_is_an_error(folder: Path) -> None:
         NearestNeighborIndex.__new__(NearestNeighborIndex).__setstate__(state)
 
 
+# Golden indexes: what any version has written loads for ever.
+
+
+GOLDEN = [
+    (folder.name, name)
+    for folder in sorted(make_golden_index.GOLDEN.glob("format_*"))
+    for name in make_golden_index.BUILDS
+]
+
+
+def golden_answers(version: str, name: str) -> dict[str, Any]:
+    """What a golden index must answer."""
+    text = (make_golden_index.GOLDEN / version / "answers.json").read_text()
+    answers: dict[str, Any] = json.loads(text)[name]
+    return answers
+
+
+def check_equal(got: Any, wanted: Any) -> None:
+    """Assert that answers are the same, up to the rounding of another processor."""
+    if isinstance(wanted, dict):
+        for key, part in wanted.items():  # later versions may have more to say
+            check_equal(got[key], part)
+    elif isinstance(wanted, list):
+        assert len(got) == len(wanted)
+        for got_part, part in zip(got, wanted, strict=True):
+            check_equal(got_part, part)
+    elif isinstance(wanted, float):
+        assert got == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+    else:
+        assert got == wanted
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize(("version", "name"), GOLDEN)
+def test_a_golden_index_loads_for_ever(version: str, name: str, mmap: bool) -> None:
+    folder = make_golden_index.GOLDEN / version / name
+    before = tree(folder)
+    index = NearestNeighborIndex.load(folder, mmap=mmap)
+    check_equal(make_golden_index.answers(index), golden_answers(version, name))
+    check_answers(index)
+    assert tree(folder) == before
+
+
+def test_there_are_golden_indexes_of_each_version_of_the_format() -> None:
+    versions = [f"format_{version}" for version in range(1, _manifest._VERSION + 1)]
+    assert sorted({version for version, _ in GOLDEN}) == sorted(versions)
+    for version, name in GOLDEN:
+        text = (make_golden_index.GOLDEN / version / name / MANIFEST_NAME).read_text()
+        assert json.loads(text)["version"] == int(version.removeprefix("format_"))
+    files = [path for path in make_golden_index.GOLDEN.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 100_000 * _manifest._VERSION
+
+
+@pytest.mark.parametrize(("version", "name"), GOLDEN)
+def test_what_golden_indexes_were_made_of_gives_the_same_answers(version: str, name: str) -> None:
+    """Graphs may differ between versions of hnswlib; what is exact may not."""
+    got, wanted = make_golden_index.answers(make_golden_index.BUILDS[name]()), {}
+    for key, answer in golden_answers(version, name).items():
+        if key not in ("found", "found of some", "ef_search"):
+            wanted[key] = answer
+    check_equal({key: got[key] for key in wanted}, wanted)
+
+
+@pytest.mark.parametrize(("version", "name"), GOLDEN)
+def test_a_golden_index_is_saved_anew_and_changed(version: str, name: str, tmp_path: Path) -> None:
+    shutil.copytree(make_golden_index.GOLDEN / version / name, tmp_path / "index")
+    NearestNeighborIndex.load(tmp_path / "index").save(tmp_path / "index")
+    index = NearestNeighborIndex.load(tmp_path / "index", mmap=True)
+    check_equal(make_golden_index.answers(index), golden_answers(version, name))
+    first = next(iter(index))
+    index.remove([first]).save(tmp_path / "index")
+    assert first not in NearestNeighborIndex.load(tmp_path / "index")
+
+
 # Faults, in children; the session ``faults`` has more of each.
 
 
@@ -557,7 +630,7 @@ def test_random_damage_of_any_file_is_found() -> None:
 @needs_posix
 def test_forged_arrays_are_refused_or_answer_rightly() -> None:
     outcomes = faults.in_child(faults.forge_arrays, 20, 0)
-    assert min(outcomes["refused"], outcomes["right"]) > 3
+    assert min(outcomes["refused"], outcomes["right"]) > 5
 
 
 @needs_posix

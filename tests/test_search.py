@@ -28,7 +28,6 @@ from imgembed import (
     SIFTEmbedder,
     read_image,
 )
-from imgembed.evaluation import average_precision, mean_average_precision, precision_at_k
 from imgembed.plotting import html_page, plot_hits
 
 
@@ -256,42 +255,3 @@ def test_words_are_expanded_but_not_verified() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert verified.search(colours()[1], 1).n_inliers is not None
-
-
-def test_average_precision_by_hand_and_by_scikit_learn() -> None:
-    from sklearn.metrics import average_precision_score
-
-    rng = np.random.default_rng(0)
-    scores, relevant = (
-        rng.permuted(np.tile(np.arange(30.0), (20, 1)), axis=1),
-        rng.random((20, 30)) < 0.2,
-    )
-    relevant[:, 0] = True
-    wanted = [average_precision_score(r, s) for r, s in zip(relevant, scores, strict=True)]
-    np.testing.assert_allclose(average_precision(scores, relevant), wanted)
-    # Relevant at ranks 1, 3 and 4: (1/1 + 2/3 + 3/4) / 3.
-    by_hand = average_precision([[4, 3, 2, 1]], [[1, 0, 1, 1]])
-    np.testing.assert_allclose(by_hand, (1 + 2 / 3 + 3 / 4) / 3)
-
-
-def test_equal_scores_gain_nothing() -> None:
-    np.testing.assert_allclose(average_precision([[1, 1, 1]], [[1, 0, 0]]), 1 / 3)
-    assert precision_at_k([[1, 1, 1]], [[1, 0, 0]], 1) == 0
-
-
-def test_queries_without_answers_do_not_count() -> None:
-    assert mean_average_precision([[2, 1], [2, 1]], [[1, 0], [0, 0]]) == 1
-    with pytest.raises(ValueError, match="no query has a relevant image"):
-        mean_average_precision([[1, 2]], [[0, 0]])
-
-
-@pytest.mark.parametrize(
-    ("scores", "relevant", "told"),
-    [([[1]], [[1, 0]], "shape"), ([1], [1], "shape"), ([[np.nan]], [[1]], "NaN"),
-     (np.zeros((0, 3)), np.zeros((0, 3)), "at least one")],
-)  # fmt: skip
-def test_bad_scores_are_errors(scores: Any, relevant: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        average_precision(scores, relevant)
-    with pytest.raises(ValueError, match="k must be from 1 to"):
-        precision_at_k([[1, 2]], [[1, 0]], 3)

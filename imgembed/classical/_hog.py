@@ -10,6 +10,7 @@ from sklearn.utils import Tags, check_scalar
 
 from .._vectors import normalise_rows
 from ..base import ImageEmbedder
+from ..cache import Cache
 from ..images import MAX_PIXELS
 
 
@@ -42,6 +43,9 @@ class HOGEmbedder(ImageEmbedder):
         Whether to show a progress bar; "auto": in terminals and notebooks, after 2 s.
     max_pixels : int, default=100_000_000
         Larger images are refused before they are decoded.
+    cache : path, EmbeddingCache or None, default=None
+        A folder where embeddings are kept, and found again instead of being computed; see
+        :class:`EmbeddingCache`.
 
     Raises
     ------
@@ -82,6 +86,7 @@ class HOGEmbedder(ImageEmbedder):
         on_error: str = "raise",
         progress: bool | str = "auto",
         max_pixels: int = MAX_PIXELS,
+        cache: Cache = None,
     ) -> None:
         self.size = size
         self.cell_size = cell_size
@@ -92,6 +97,7 @@ class HOGEmbedder(ImageEmbedder):
         self.on_error = on_error
         self.progress = progress
         self.max_pixels = max_pixels
+        self.cache = cache
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

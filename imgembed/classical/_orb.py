@@ -5,6 +5,7 @@ from typing import Any
 import cv2
 from sklearn.utils import check_scalar
 
+from ..cache import Cache
 from ..images import MAX_PIXELS
 from ._aggregation import Aggregator
 from ._embedder import LocalFeatureEmbedder
@@ -120,6 +121,9 @@ class ORBEmbedder(LocalFeatureEmbedder):
         Larger images are refused before they are decoded.
     random_state : int, RandomState instance or None, default=None
         Draws the descriptors to learn from and the start of learning.
+    cache : path, EmbeddingCache or None, default=None
+        A folder where embeddings are kept, and found again instead of being computed; see
+        :class:`EmbeddingCache`.
 
     Attributes
     ----------
@@ -177,6 +181,7 @@ class ORBEmbedder(LocalFeatureEmbedder):
         progress: bool | str = "auto",
         max_pixels: int = MAX_PIXELS,
         random_state: Any = None,
+        cache: Cache = None,
     ) -> None:
         self.n_words = n_words
         self.aggregation = aggregation
@@ -189,6 +194,7 @@ class ORBEmbedder(LocalFeatureEmbedder):
         self.progress = progress
         self.max_pixels = max_pixels
         self.random_state = random_state
+        self.cache = cache
 
     def _extractor(self) -> ORBExtractor:
         return ORBExtractor(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_scalar
 
 from ..base import check_choice
+from ..cache import Cache
 from ..images import MAX_PIXELS
 from ._aggregation import Aggregator
 from ._embedder import LocalFeatureEmbedder
@@ -185,6 +186,9 @@ class SURFEmbedder(LocalFeatureEmbedder):
         Larger images are refused before they are decoded.
     random_state : int, RandomState instance or None, default=None
         Draws the descriptors to learn from and the start of learning.
+    cache : path, EmbeddingCache or None, default=None
+        A folder where embeddings are kept, and found again instead of being computed; see
+        :class:`EmbeddingCache`.
 
     Attributes
     ----------
@@ -246,6 +250,7 @@ class SURFEmbedder(LocalFeatureEmbedder):
         progress: bool | str = "auto",
         max_pixels: int = MAX_PIXELS,
         random_state: Any = None,
+        cache: Cache = None,
     ) -> None:
         self.n_words = n_words
         self.aggregation = aggregation
@@ -260,6 +265,7 @@ class SURFEmbedder(LocalFeatureEmbedder):
         self.progress = progress
         self.max_pixels = max_pixels
         self.random_state = random_state
+        self.cache = cache
 
     def _extractor(self) -> SURFExtractor:
         return SURFExtractor(

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .._vectors import normalise_rows
+from ..cache import Cache
 from ..images import MAX_PIXELS, check_images, is_one_image
 from ._backbones import Weights
 from ._network_embedder import Built, NetworkEmbedder
@@ -95,6 +96,9 @@ class CLIPEmbedder(NetworkEmbedder):
         Larger images are refused before they are decoded.
     random_state : int, RandomState instance or None, default=None
         Draws the weights of ``weights=None``.
+    cache : path, EmbeddingCache or None, default=None
+        A folder where embeddings are kept, and found again instead of being computed; see
+        :class:`EmbeddingCache`.
 
     Attributes
     ----------
@@ -182,6 +186,7 @@ class CLIPEmbedder(NetworkEmbedder):
         progress: bool | str = "auto",
         max_pixels: int = MAX_PIXELS,
         random_state: Any = None,
+        cache: Cache = None,
     ) -> None:
         self.model_name = model_name
         self.weights = weights
@@ -198,6 +203,7 @@ class CLIPEmbedder(NetworkEmbedder):
         self.progress = progress
         self.max_pixels = max_pixels
         self.random_state = random_state
+        self.cache = cache
 
     def transform_text(
         self, texts: Iterable[str], templates: Sequence[str] | None = None

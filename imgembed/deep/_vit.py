@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..cache import Cache
 from ..images import MAX_PIXELS
 from ._backbones import Weights
 from ._embedding import Embedding, TokenEmbedding
@@ -91,6 +92,9 @@ class ViTEmbedder(TimmEmbedder):
         Larger images are refused before they are decoded.
     random_state : int, RandomState instance or None, default=None
         Draws the weights of ``weights=None``.
+    cache : path, EmbeddingCache or None, default=None
+        A folder where embeddings are kept, and found again instead of being computed; see
+        :class:`EmbeddingCache`.
 
     Attributes
     ----------
@@ -165,6 +169,7 @@ class ViTEmbedder(TimmEmbedder):
         progress: bool | str = "auto",
         max_pixels: int = MAX_PIXELS,
         random_state: Any = None,
+        cache: Cache = None,
     ) -> None:
         self.model_name = model_name
         self.weights = weights
@@ -185,6 +190,7 @@ class ViTEmbedder(TimmEmbedder):
         self.progress = progress
         self.max_pixels = max_pixels
         self.random_state = random_state
+        self.cache = cache
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

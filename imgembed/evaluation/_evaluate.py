@@ -88,8 +88,9 @@ def evaluate(
     Notes
     -----
     Products are computed in the precision of the vectors, float32 or float64, in blocks
-    of queries; images that are equally far are ranked with the relevant ones last. Memory
-    is some 200 MB a thread besides the vectors.
+    of queries. Images that are equally far, as copies of one vector are, are ranked with the
+    relevant ones last; different vectors at the same distance may differ by rounding. Memory is
+    two copies of the vectors, and some 200 MB a thread.
 
     Examples
     --------
@@ -97,8 +98,8 @@ def evaluate(
     >>> from imgembed.evaluation import LabelProtocol, evaluate
     >>> labels = np.repeat(np.arange(10), 10)
     >>> vectors = np.eye(10)[labels] + np.random.default_rng(0).normal(0, 0.1, (100, 10))
-    >>> evaluate(vectors, LabelProtocol(labels))
-    Evaluation(mean_average_precision=1.0000, precision@1=1.0000, recall@10=1.0000; 100 queries, 100 images)
+    >>> evaluate(vectors, LabelProtocol(labels), measures=["mean_average_precision", "recall@5"])
+    Evaluation(mean_average_precision=1.0000, recall@5=0.5556; 100 queries, 100 images)
     """
     names = tuple(protocol.measures if measures is None else measures)
     if not names:
@@ -122,8 +123,10 @@ def _split(
             f"the protocol speaks of {protocol.n_images} images; got {len(vectors)} vectors"
         )
     if (protocol.query_rows is None) == (query_vectors is None):
-        told = "they have vectors of their own: give" if query_vectors is None else (
-            "they are among the images: do not give"
+        told = (
+            "they have vectors of their own: give"
+            if query_vectors is None
+            else ("they are among the images: do not give")
         )
         raise ValueError(f"the protocol says of its queries that {told} query_vectors")
     database = vectors

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._ranks import Flags, Floats, RelevantRanks, measure_ranks, rank_relevant
+from ._ranks import Floats, measure_ranks, rank_relevant
 
 
 def average_precision(scores: Any, relevant: Any) -> Floats:
@@ -327,91 +327,6 @@ def ukbench_score(scores: Any, relevant: Any) -> float:
     return _mean("ukbench_score", scores, relevant)
 
 
-def ndcg(scores: Any, relevance: Any, k: int | None = None) -> float:
-    """Normalised discounted cumulative gain, averaged over queries.
-
-    Parameters
-    ----------
-    scores : array-like of shape (n_queries, n_images)
-        The higher, the nearer.
-    relevance : array-like of shape (n_queries, n_images), bool or numbers from 0
-        How well each image answers each query: its gain.
-    k : int, optional
-        How many of the first images count, from 1 to n_images; all by default.
-
-    Returns
-    -------
-    ndcg : float
-        In 0..1. The mean over queries that have relevant images.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, a score is NaN, a relevance is below 0 or not finite, k is out of
-        range, or no query has a relevant image.
-
-    Notes
-    -----
-    A gain at rank i counts 1 / log2(1 + i); the sum is divided by that of the best ranking.
-    Gains are taken as they are: for 2^relevance - 1 give that.
-
-    References
-    ----------
-    .. [1] K. Jarvelin and J. Kekalainen, "Cumulated gain-based evaluation of IR techniques",
-       ACM Transactions on Information Systems 20(4), 2002.
-
-    Examples
-    --------
-    >>> from imgembed.evaluation import ndcg
-    >>> round(ndcg([[3, 2, 1]], [[0, 2, 1]]), 4)
-    0.6697
-    """
-    return mean_over_queries(ndcg_per_query(scores, relevance, k))
-
-
-def ndcg_per_query(scores: Any, relevance: Any, k: int | None = None) -> Floats:
-    """Normalised discounted cumulative gain of each query.
-
-    Parameters
-    ----------
-    scores : array-like of shape (n_queries, n_images)
-        The higher, the nearer.
-    relevance : array-like of shape (n_queries, n_images), bool or numbers from 0
-        How well each image answers each query: its gain.
-    k : int, optional
-        How many of the first images count, from 1 to n_images; all by default.
-
-    Returns
-    -------
-    ndcg : ndarray of shape (n_queries,), dtype float64
-        NaN for a query without relevant images.
-
-    Raises
-    ------
-    ValueError
-        As for :func:`ndcg`.
-
-    Examples
-    --------
-    >>> from imgembed.evaluation import ndcg_per_query
-    >>> ndcg_per_query([[3, 2, 1], [3, 2, 1]], [[2, 1, 0], [0, 0, 0]])
-    array([ 1., nan])
-    """
-    gains = np.asarray(relevance, dtype=np.float64)
-    scores = _checked_scores(scores, gains, "relevance")
-    if not np.isfinite(gains).all() or gains.min() < 0:
-        raise ValueError("relevance must be finite and at least 0: it is a gain")
-    n_images = gains.shape[1]
-    if k is not None and not 1 <= k <= n_images:
-        raise ValueError(f"k must be from 1 to the number of images, {n_images}; got {k}")
-    ranked = np.take_along_axis(gains, np.lexsort((gains, -scores), axis=1), axis=1)
-    discounts = 1 / np.log2(np.arange(2, 2 + n_images))[:k]
-    best = np.sort(gains, axis=1)[:, ::-1][:, :k] @ discounts
-    values = np.full(len(gains), np.nan)
-    np.divide(ranked[:, :k] @ discounts, best, out=values, where=best > 0)
-    return values
-
-
 def per_query(measure: str, scores: Any, relevant: Any, ignored: Any = None) -> Floats:
     """The values of a measure, query by query.
 
@@ -447,11 +362,11 @@ def per_query(measure: str, scores: Any, relevant: Any, ignored: Any = None) -> 
     array([1., 0.])
     """
     relevant = np.asarray(relevant, dtype=bool)
-    scores = _checked_scores(scores, relevant, "relevant")
+    scores = check_scores(scores, relevant, "relevant")
     if ignored is not None:
         ignored = np.asarray(ignored, dtype=bool)
-        _checked_scores(scores, ignored, "ignored")
-    return measure_ranks(measure, _ranked(scores, relevant, ignored), scores.shape[1])
+        check_scores(scores, ignored, "ignored")
+    return measure_ranks(measure, rank_relevant(-scores, relevant, ignored), scores.shape[1])
 
 
 def mean_over_queries(values: Floats) -> float:
@@ -476,21 +391,35 @@ def mean_over_queries(values: Floats) -> float:
     return float(np.nanmean(values))
 
 
-def _mean(measure: str, scores: Any, relevant: Any) -> float:
-    return mean_over_queries(per_query(measure, scores, relevant))
+def check_scores(scores: Any, answers: NDArray[Any], name: str) -> Floats:
+    """Scores as float64, refused if they do not fit to the answers.
 
+    Parameters
+    ----------
+    scores : array-like of shape (n_queries, n_images)
+    answers : ndarray of the same shape
+    name : str
+        What errors call the answers.
 
-def _checked_scores(scores: Any, answers: NDArray[Any], name: str) -> Floats:
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.ndim != 2 or scores.shape != answers.shape or scores.size == 0:
+    Returns
+    -------
+    scores : ndarray of shape (n_queries, n_images), dtype float64
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, there are no scores, or one is NaN.
+    """
+    checked = np.asarray(scores, dtype=np.float64)
+    if checked.ndim != 2 or checked.shape != answers.shape or checked.size == 0:
         raise ValueError(
             f"scores and {name} must both have shape (n_queries, n_images), with at least one "
-            f"of each; got {scores.shape} and {answers.shape}"
+            f"of each; got {checked.shape} and {answers.shape}"
         )
-    if np.isnan(scores).any():
+    if np.isnan(checked).any():
         raise ValueError("scores hold NaN, which has no rank")
-    return scores
+    return checked
 
 
-def _ranked(scores: Floats, relevant: Flags, ignored: Flags | None) -> RelevantRanks:
-    return rank_relevant(-scores, relevant, ignored)
+def _mean(measure: str, scores: Any, relevant: Any) -> float:
+    return mean_over_queries(per_query(measure, scores, relevant))

@@ -95,7 +95,7 @@ def bootstrap_interval(
     >>> from imgembed.evaluation import bootstrap_interval
     >>> low, high = bootstrap_interval([0.2, 0.9, 0.4, 0.7, 0.8, 0.5], random_state=0)
     >>> round(low, 2), round(high, 2)
-    (0.37, 0.75)
+    (0.38, 0.77)
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be above 0 and below 1; got {confidence!r}")
@@ -163,8 +163,10 @@ def permutation_test(
     # Sums of the same numbers in another order differ by rounding.
     limit = actual - 1e-12 * np.abs(moving).sum()
     exact = len(moving) < 63 and 2 ** len(moving) <= n_permutations
-    signs = _all_signs(len(moving)) if exact else _drawn_signs(
-        len(moving), n_permutations, check_random_state(random_state)
+    signs = (
+        _all_signs(len(moving))
+        if exact
+        else _drawn_signs(len(moving), n_permutations, check_random_state(random_state))
     )
     n_as_far = sum(int((np.abs(some @ moving) >= limit).sum()) for some in signs)
     p_value = n_as_far / 2 ** len(moving) if exact else (n_as_far + 1) / (n_permutations + 1)
@@ -212,7 +214,7 @@ def _differences(first: Any, second: Any) -> Floats:
     return _sample(one - other)
 
 
-def _all_signs(n: int) -> Iterator[Floats]:
+def _all_signs(n: int) -> Iterator[NDArray[Any]]:
     """Every row of n signs once, in blocks."""
     first = 0
     for size in _blocks(2**n, max(n, 1)):
@@ -223,7 +225,7 @@ def _all_signs(n: int) -> Iterator[Floats]:
 
 def _drawn_signs(
     n: int, n_permutations: int, random: np.random.RandomState
-) -> Iterator[Floats]:
+) -> Iterator[NDArray[Any]]:
     for size in _blocks(n_permutations, n):
         bits: NDArray[np.int8] = random.randint(0, 2, (size, n), dtype=np.int8)
         yield 1.0 - 2 * bits

@@ -78,7 +78,8 @@ def _is_plain(X: Any, index: Any) -> bool:
         return False
     # No square is larger than the sum of all; a NaN compares as false.
     flat = X.ravel()
-    return bool(flat.dot(flat) <= _LARGEST**2)
+    with np.errstate(over="ignore"):  # infinite, then, and refused
+        return bool(flat.dot(flat) <= _LARGEST**2)
 
 
 def _check_magnitude(X: NDArray[Any]) -> None:

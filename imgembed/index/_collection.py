@@ -66,6 +66,7 @@ class Collection:
         self, vectors: Floats, ids: Sequence[Hashable], records: Any, n_threads: int
     ) -> None:
         """Replace the items whose ids are there, and add the others."""
+        ids = as_list(ids, "ids")
         slots = self.records.slots_for(ids, len(vectors))  # before the long work
         items = self.items.placed(slots, self.nodes.nodes_of(vectors, n_threads))
         n_changes = self.records.n_changes

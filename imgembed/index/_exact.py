@@ -16,6 +16,9 @@ _QUERY_BLOCK = 512
 # Candidates beyond k whose distances are computed exactly, so that the rounding of the
 # matrix product cannot push out a true neighbour.
 _SPARE = 16
+# A row of a product is folded so many times to find its smallest entries.
+_FOLDS = 8
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def exact_neighbors(
@@ -64,10 +67,11 @@ def exact_pairs(
     """
     for first in range(0, len(queries), _QUERY_BLOCK):
         some = queries[first : first + _QUERY_BLOCK]
+        scan = _Scan(store, some, metric, rows)
         for start, vectors in store.blocks(rows):
-            farness, slack = _farness(vectors, some, metric)
-            limit = _as_farness(radius, some, vectors, metric, slack)
-            near, block_rows = np.nonzero(farness <= limit)
+            near, block_rows = np.nonzero(
+                scan.farness(start, vectors) <= scan.limit(radius, vectors)
+            )
             distances = paired_distances(vectors[block_rows], some[near], metric)
             kept = distances <= radius
             found = start + block_rows[kept]
@@ -136,11 +140,9 @@ def _candidates(
         return np.tile(every, (len(queries), 1))
     best = np.empty((len(queries), 0), np.int64)
     best_farness = np.empty((len(queries), 0), np.float32)
-    centre: Floats | None = None
+    scan = _Scan(store, queries, metric, rows)
     for start, vectors in store.blocks(rows):
-        if metric == "euclidean" and centre is None:
-            centre = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
-        farness = _centred_farness(vectors, queries, centre)
+        farness = scan.farness(start, vectors)
         places = _smallest(farness, n_kept)
         best_farness = np.hstack([best_farness, np.take_along_axis(farness, places, 1)])
         best = np.hstack([best, start + places])
@@ -152,39 +154,64 @@ def _candidates(
 
 
 def _smallest(farness: Floats, n_kept: int) -> Rows:
-    if farness.shape[1] <= n_kept:
-        return np.tile(np.arange(farness.shape[1]), (len(farness), 1))
-    return np.argpartition(farness, n_kept - 1, axis=1)[:, :n_kept]
+    """Places of the smallest entries of each row, in no order."""
+    n_queries, n_rows = farness.shape
+    if n_rows <= n_kept:
+        return np.tile(np.arange(n_rows), (n_queries, 1))
+    width = n_rows // _FOLDS
+    if width <= _FOLDS * n_kept:
+        return np.argpartition(farness, n_kept - 1, axis=1)[:, :n_kept]
+    # Folded, since minima are found in a tenth of the time of a partition: the smallest entries
+    # lie in the columns of the smallest minima, or behind the folds.
+    minima = farness[:, : _FOLDS * width].reshape(n_queries, _FOLDS, width).min(axis=1)
+    columns = np.argpartition(minima, n_kept - 1, axis=1)[:, np.newaxis, :n_kept]
+    unfolded = columns + width * np.arange(_FOLDS)[:, np.newaxis]
+    behind = np.tile(np.arange(_FOLDS * width, n_rows), (n_queries, 1))
+    places = np.hstack([unfolded.reshape(n_queries, -1), behind])
+    entries = np.take_along_axis(farness, places, 1)
+    return np.take_along_axis(places, np.argpartition(entries, n_kept - 1, axis=1)[:, :n_kept], 1)
 
 
-def _centred_farness(vectors: Floats, queries: Floats, centre: Floats | None) -> Floats:
-    """What orders the vectors of each query as their distances do."""
-    if centre is not None:  # since |a|^2 - 2ab loses digits far from the origin
-        vectors, queries = vectors - centre, queries - centre
-    farness: Floats = queries @ vectors.T
-    np.negative(farness, out=farness)
-    if centre is not None:
-        farness += np.einsum("ij,ij->i", vectors, vectors) / 2
-    return farness
+class _Scan:
+    """What orders the rows of a store for queries as their distances do, by matrix products.
 
+    It is half the squared distance less a constant a query, or less 1 than the distance.
+    """
 
-def _farness(vectors: Floats, queries: Floats, metric: str) -> tuple[Floats, float]:
-    """As :func:`_centred_farness`, and how far rounding may have moved it."""
-    centre = None
-    if metric == "euclidean":
-        centre = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
-    farness = _centred_farness(vectors, queries, centre)
-    if centre is not None:
-        queries = queries - centre
-        farness += (np.einsum("ij,ij->i", queries, queries) / 2)[:, np.newaxis]
-    reach = float(np.abs(vectors).max(initial=0)) * float(np.abs(queries).max(initial=0))
-    return farness, 1e-6 * vectors.shape[1] * max(reach, 1e-30)
+    def __init__(self, store: VectorStore, queries: Floats, metric: str, rows: Rows | None) -> None:
+        self._queries, self._metric = queries, metric
+        self._halves: Floats | None = None
+        self._shift: Floats | None = None
+        self._constants = np.zeros(len(queries), np.float32)
+        if metric == "euclidean":
+            centre, halves, is_far = store.centred()
+            self._halves = halves if rows is None else halves[rows]
+            self._queries = queries - centre
+            self._constants = np.einsum("ij,ij->i", self._queries, self._queries) / 2
+            if is_far:
+                self._shift = centre
+            else:
+                self._constants += self._queries @ centre
 
+    def farness(self, start: int, vectors: Floats) -> Floats:
+        """Of a block of rows from a place on, as an array of shape (n_queries, n_rows)."""
+        if self._shift is not None:
+            vectors = vectors - self._shift
+        farness: Floats = self._queries @ vectors.T
+        np.negative(farness, out=farness)
+        if self._halves is not None:
+            farness += self._halves[start : start + len(vectors)]
+        return farness
 
-def _as_farness(
-    radius: float, queries: Floats, vectors: Floats, metric: str, slack: float
-) -> float:
-    limit = radius - 1 + slack
-    if metric == "euclidean":
-        limit = radius * abs(radius) / 2 * (1 + 1e-5) + slack
-    return min(limit, float(np.finfo(np.float32).max))  # as which it is compared
+    def limit(self, radius: float, vectors: Floats) -> Floats:
+        """The largest farness that a distance within the radius may have, for each query."""
+        limit = radius - 1
+        if self._metric == "euclidean":
+            limit = radius * abs(radius) / 2 * (1 + 1e-5)
+        if self._shift is not None:
+            vectors = vectors - self._shift
+        reach = float(np.abs(vectors).max(initial=0)) * float(np.abs(self._queries).max(initial=0))
+        # How far rounding may have moved it.
+        slack = 1e-6 * vectors.shape[1] * max(reach, 1e-30)
+        limits = np.minimum(limit + slack - self._constants.astype(np.float64), _LARGEST)
+        return limits.astype(np.float32)[:, np.newaxis]  # type: ignore[no-any-return]

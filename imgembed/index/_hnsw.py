@@ -46,6 +46,8 @@ class Graph:
        search using Hierarchical Navigable Small World graphs", TPAMI 2020.
     """
 
+    _n_nodes: int
+
     def __init__(
         self, n_features: int, space: str, M: int, ef_construction: int, seed: int
     ) -> None:
@@ -108,7 +110,7 @@ class Graph:
         try:
             self._index.add_items(vectors, None, n_threads)
         finally:  # Ctrl-C while they were added is raised as soon as all have been
-            self._n_nodes = self._index.get_current_count()
+            self._n_nodes = int(self._index.get_current_count())
 
     def candidates(
         self, queries: NDArray[np.float32], ef: int, n_threads: int

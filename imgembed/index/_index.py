@@ -940,7 +940,7 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         self.calibration_ = calibration
         self._collection = collection
 
-    def _take_features(self, checked: Self) -> None:
+    def _take_features(self, checked: Any) -> None:
         """Take the width, and the names if there are any, of what another index has checked."""
         self.n_features_in_ = checked.n_features_in_
         self.__dict__.pop("feature_names_in_", None)
@@ -962,6 +962,8 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         )
 
     def _n_threads(self) -> int:
+        if self.n_jobs is not None and self.n_jobs > 0:
+            return min(int(self.n_jobs), _MOST_THREADS)
         return min(int(effective_n_jobs(self.n_jobs)), _MOST_THREADS)
 
     def _checked(self, X: Any, embedder: Any) -> NDArray[np.float32]:
@@ -1064,7 +1066,11 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     def _check_meta(self, collection: Collection) -> None:
         width = collection.nodes.store.n_features
         names = getattr(self, "feature_names_in_", None)
-        named = names is None or (names.shape == (width,) and all(type(n) is str for n in names))
+        named = names is None or (
+            names.shape == (width,)
+            and all(type(name) is str for name in names)
+            and len(set(names)) == width
+        )
         if self.n_features_in_ != width or not named:
             raise CorruptIndexError(f"the vectors have {width} features, which is not as recorded")
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from ._exact import exact_neighbors, rank_candidates
+from ._exact import exact_neighbors, paired_distances, rank_candidates
 from ._hnsw import Graph
 from ._projection import Projection
 from ._rounding import stored_recall
@@ -45,6 +45,8 @@ _N_PROJECTED = 10_000
 _LINKS = ("base", "levels", "upper")
 # Candidates that one call may return: 12 MB.
 _CANDIDATES_AT_ONCE = 1_000_000
+# Cosine distances below this are computed from the vectors.
+_NEAR = 0.01
 # Below this the squares of entries vanish in float32, in which the graph computes.
 _SMALLEST = 1e-15
 
@@ -81,8 +83,8 @@ class Settings:
 
     @property
     def space(self) -> str:
-        """The graph's measure. For unit vectors half the square of "l2" is 1 - cos."""
-        return "ip" if self.metric == "ip" else "l2"
+        """The graph's measure: for unit vectors the inner product is the cosine."""
+        return "l2" if self.metric == "euclidean" else "ip"
 
 
 class NodeIndex:
@@ -176,13 +178,9 @@ class NodeIndex:
         if ef is None:
             return self._scanned(queries, k, allowed)
         distances, nodes = self._visited(queries, k, ef, n_threads, allowed)
-        # Of zeros the cosine distance is 1 to all, which "l2" does not know.
-        zeros = self.settings.metric == "cosine" and not (
-            queries[:, 0].all() or queries.any(axis=1).all()
-        )
-        if zeros or distances[:, -1].max() == np.inf:
-            again = np.isinf(distances[:, -1]) | ~queries.any(axis=1)
-            distances[again], nodes[again] = self._scanned(queries[again], k, allowed)
+        short = np.isinf(distances[:, -1])
+        if short.any():
+            distances[short], nodes[short] = self._scanned(queries[short], k, allowed)
         return distances, nodes
 
     def planned_ef(self, k: int, n_queries: int, n_allowed: int) -> int | None:
@@ -281,8 +279,6 @@ class NodeIndex:
         if self.graph is None and not self._is_fit_for_a_graph():
             return
         joining = self._outside
-        if self.settings.metric == "cosine":
-            joining = joining[self._is_nonzero(joining)]
         due = (
             self.tuning is None or len(self._order) + len(joining) >= _GROWTH * self.tuning.n_nodes
         )
@@ -297,10 +293,6 @@ class NodeIndex:
 
     def _is_fit_for_a_graph(self) -> bool:
         return any(np.abs(block).max(initial=0) > _SMALLEST for _, block in self.store.blocks())
-
-    def _is_nonzero(self, nodes: Nodes) -> NDArray[np.bool_]:
-        nonzero = [block.any(axis=1) for _, block in self.store.blocks(nodes)]
-        return np.concatenate([np.empty(0, bool), *nonzero])
 
     def _start_graph(self, nodes: Nodes) -> None:
         """Begin an empty graph, in axes that are chosen by some of its first nodes."""
@@ -416,14 +408,24 @@ class NodeIndex:
             distances, nodes = rank_candidates(self.store, queries, nodes, self.settings.metric)
             return _padded(distances[:, :k], nodes[:, :k], k)
         nodes = self._order.take(places[:, :k]).astype(np.int64)
-        return _padded(self._as_distances(farness[:, :k]), nodes, k)
+        return _padded(*self._as_distances(farness[:, :k], nodes, queries), k)
 
-    def _as_distances(self, farness: Floats) -> Distances:
-        if self.settings.metric == "ip":
-            return farness.astype(np.float64)
-        if self.settings.metric == "cosine":
-            return np.multiply(farness, 0.5, dtype=np.float64)
-        return np.sqrt(farness, dtype=np.float64)
+    def _as_distances(self, farness: Floats, nodes: Nodes, queries: Floats) -> Found:
+        """Distances by the graph's measure, ascending, and their nodes."""
+        if self.settings.metric == "euclidean":
+            return np.sqrt(farness, dtype=np.float64), nodes
+        distances = farness.astype(np.float64)
+        if self.settings.metric == "cosine" and distances[:, 0].min(initial=1) < _NEAR:
+            return self._exact_where_near(distances, nodes, queries)
+        return distances, nodes
+
+    def _exact_where_near(self, distances: Distances, nodes: Nodes, queries: Floats) -> Found:
+        """Cosine distances without the rounding of 1 - a @ b, which counts where they are small."""
+        query, place = np.nonzero(distances < _NEAR)
+        vectors = self.store.take(nodes[query, place])
+        distances[query, place] = paired_distances(vectors, queries[query], "cosine")
+        order = np.lexsort((nodes, distances), axis=1)
+        return np.take_along_axis(distances, order, 1), np.take_along_axis(nodes, order, 1)
 
     # Storage.
 
@@ -474,7 +476,6 @@ class NodeIndex:
             raise ValueError(f"the graph has nodes that are not among the {len(self)} vectors")
         if self.settings.algorithm == "exact":
             raise ValueError("there is a graph, and the search is exact")
-        self._check_directions(order)
         if "axes" in arrays:
             self._projection = Projection.checked(
                 arrays["axes"], arrays["centre"], self.store.n_features
@@ -486,13 +487,6 @@ class NodeIndex:
         vectors = _GraphVectors(self, self._projection)
         self.graph = Graph.from_links(links, vectors, self.settings.space)  # type: ignore[arg-type]
         self.tuning = None if fields["tuning"] is None else Tuning.from_dict(fields["tuning"])
-
-    def _check_directions(self, order: NDArray[np.int32]) -> None:
-        """Refuse vectors of zeros in a graph, whose measure is no cosine distance for them."""
-        if self.settings.metric == "cosine":
-            suspects = order[self.store.arrays()[0][order, 0] == 0].astype(np.int64)
-            if not self._is_nonzero(suspects).all():
-                raise ValueError("the graph has vectors of zeros, which have no direction")
 
     def rebuild_graph(self, n_threads: int) -> None:
         """Make the graph anew from the vectors."""

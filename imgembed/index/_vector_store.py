@@ -16,7 +16,10 @@ _BLOCK_ENTRIES = 4_000_000
 # What a file may hold: entries as large as an index takes, a little more for the rounding of
 # small storage; squares of unit vectors so near to 1; widths for which one vector fits memory.
 _LARGEST = 1.001e15
-_ROUNDING = 1e-3
+_ROUNDING = 1e-4
+# Vectors whose mean is the centre; how much larger its square may be than theirs about it.
+_N_CENTRED = 10_000
+_FAR = 100
 _MOST_FEATURES = 100_000_000
 
 
@@ -37,6 +40,7 @@ class VectorStore:
         self._codes: NDArray[Any] = np.empty((0, n_features), _DTYPES[storage])
         self._scales: Floats = np.empty(0, np.float32)
         self._n = 0
+        self._centred: tuple[Floats, Floats, bool] | None = None
 
     def __len__(self) -> int:
         return self._n
@@ -114,6 +118,34 @@ class VectorStore:
         for start in range(0, n, step):
             some = slice(start, min(start + step, n))
             yield start, self.take(some if rows is None else rows[some])
+
+    def centred(self) -> tuple[Floats, Floats, bool]:
+        """A point amid the vectors, and how far they are from it.
+
+        Returns
+        -------
+        centre : ndarray of shape (n_features,), dtype float32
+        halves : ndarray of shape (n,), dtype float32
+            Half the squared distance of each row to the centre.
+        is_far : bool
+            Whether the centre is so far from the origin that inner products with vectors that
+            are not shifted lose digits.
+        """
+        known = self._centred
+        if known is None or len(known[1]) != self._n:
+            sample = self.take(slice(0, _N_CENTRED))
+            centre = known[0] if known else sample.mean(axis=0, dtype=np.float64).astype(np.float32)
+            halves = [np.empty(0, np.float32)] if known is None else [known[1]]
+            added = np.arange(len(halves[0]), self._n)
+            for _, vectors in self.blocks(added):
+                shifted = vectors - centre
+                halves.append(np.einsum("ij,ij->i", shifted, shifted) / 2)
+            joined = np.concatenate(halves)
+            spread = float(joined.mean(dtype=np.float64)) if self._n else 0.0
+            is_far = float(centre @ centre) > _FAR * 2 * spread
+            # At once, since several queries may do this at the same time.
+            self._centred = known = centre, joined, is_far
+        return known
 
     def same(self, rows: NDArray[np.int64], codes: NDArray[Any], scales: Floats) -> Any:
         """Whether each row equals an encoded one, as an array of bool."""

@@ -19,6 +19,7 @@ from sklearn.utils import Tags, check_scalar
 from torch import Tensor, nn
 
 from ..base import at_least_one, check_choice
+from ..cache import Cache
 from ..deep._archives import write_tensors
 from ..deep._checkpoints import CheckpointError, read_checkpoint
 from ..deep._cnn import CNNEmbedder
@@ -55,8 +56,8 @@ LOSSES: dict[str, Callable[[int, int], nn.Module]] = {
 # The smallest share of an image that training sees; less loses what the label is about.
 _SMALLEST_CROP = 0.4
 _FORMAT = 1
-# Another computer has other devices, and a random_state may be a generator.
-_NOT_SAVED = frozenset({"base", "device", "random_state"})
+# Another computer has other devices and folders, and a random_state may be a generator.
+_NOT_SAVED = frozenset({"base", "cache", "device", "random_state"})
 _BASES: dict[str, type[TimmEmbedder]] = {"CNNEmbedder": CNNEmbedder, "ViTEmbedder": ViTEmbedder}
 
 
@@ -131,6 +132,9 @@ class FineTunedEmbedder(TrainedEmbedder):
         Larger images are refused before they are decoded.
     random_state : int, RandomState instance or None, default=None
         Draws batches, augmentation, the validation images and new layers.
+    cache : path, EmbeddingCache or None, default=None
+        A folder where embeddings are kept, and found again instead of being computed; see
+        :class:`EmbeddingCache`.
 
     Attributes
     ----------
@@ -222,6 +226,7 @@ class FineTunedEmbedder(TrainedEmbedder):
         progress: bool | str = "auto",
         max_pixels: int = MAX_PIXELS,
         random_state: Any = None,
+        cache: Cache = None,
     ) -> None:
         self.base = base
         self.loss = loss
@@ -244,6 +249,7 @@ class FineTunedEmbedder(TrainedEmbedder):
         self.progress = progress
         self.max_pixels = max_pixels
         self.random_state = random_state
+        self.cache = cache
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Train on labelled images.
@@ -329,7 +335,8 @@ class FineTunedEmbedder(TrainedEmbedder):
         folder.mkdir(parents=True, exist_ok=True)
         not_saved = _NOT_SAVED if isinstance(self.loss, str) else _NOT_SAVED | {"loss"}
         own = {n: v for n, v in self.get_params(deep=False).items() if n not in not_saved}
-        base = {**self.base.get_params(), "weights": None, "device": "auto", "random_state": None}
+        base = {**self.base.get_params(), "weights": None, "device": "auto"}
+        base |= {"cache": None, "random_state": None}
         description = {
             "format": _FORMAT,
             "base": [type(self.base).__name__, base],

@@ -9,6 +9,7 @@ from sklearn.utils import check_scalar
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..cache import Cache
 from ..deep._preprocessing import Normalisation
 from ..images import MAX_PIXELS
 from ._backbone import Backbone
@@ -93,6 +94,9 @@ class MoCoEmbedder(ContrastiveEmbedder):
         Larger images are refused before they are decoded.
     random_state : int, RandomState instance or None, default=None
         Draws the order of images, views, and new weights.
+    cache : path, EmbeddingCache or None, default=None
+        A folder where embeddings are kept, and found again instead of being computed; see
+        :class:`EmbeddingCache`.
 
     Attributes
     ----------
@@ -186,6 +190,7 @@ class MoCoEmbedder(ContrastiveEmbedder):
         progress: bool | str = "auto",
         max_pixels: int = MAX_PIXELS,
         random_state: Any = None,
+        cache: Cache = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.backbone = backbone
@@ -213,6 +218,7 @@ class MoCoEmbedder(ContrastiveEmbedder):
         self.progress = progress
         self.max_pixels = max_pixels
         self.random_state = random_state
+        self.cache = cache
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

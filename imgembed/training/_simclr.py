@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..cache import Cache
 from ..deep._preprocessing import Normalisation
 from ..images import MAX_PIXELS
 from ._backbone import Backbone
@@ -81,6 +82,9 @@ class SimCLREmbedder(ContrastiveEmbedder):
         Larger images are refused before they are decoded.
     random_state : int, RandomState instance or None, default=None
         Draws the order of images, views, and new weights.
+    cache : path, EmbeddingCache or None, default=None
+        A folder where embeddings are kept, and found again instead of being computed; see
+        :class:`EmbeddingCache`.
 
     Attributes
     ----------
@@ -164,6 +168,7 @@ class SimCLREmbedder(ContrastiveEmbedder):
         progress: bool | str = "auto",
         max_pixels: int = MAX_PIXELS,
         random_state: Any = None,
+        cache: Cache = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.backbone = backbone
@@ -189,6 +194,7 @@ class SimCLREmbedder(ContrastiveEmbedder):
         self.progress = progress
         self.max_pixels = max_pixels
         self.random_state = random_state
+        self.cache = cache
 
     def _learner(self, encoder: Encoder, n_images: int, batch_statistics: bool) -> nn.Module:
         return Contrast(encoder, self.temperature)

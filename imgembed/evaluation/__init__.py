@@ -1,6 +1,7 @@
 """Quality of a search: arrays in, numbers out."""
 
 from ._evaluate import Evaluation, evaluate
+from ._gains import ndcg, ndcg_per_query
 from ._ground_truth import OxfordQuery, read_oxford_ground_truth
 from ._leakage import LeakageReport, find_leakage
 from ._measures import (
@@ -8,8 +9,6 @@ from ._measures import (
     hit_rate_at_k,
     mean_average_precision,
     mean_average_precision_at_r,
-    ndcg,
-    ndcg_per_query,
     per_query,
     precision_at_k,
     r_precision,
@@ -18,10 +17,8 @@ from ._measures import (
     ukbench_score,
 )
 from ._neighbours import knn_accuracy, knn_correct
-from ._protocols import (
-    LabelProtocol,
-    ListProtocol,
-    RetrievalProtocol,
+from ._protocols import LabelProtocol, ListProtocol, RetrievalProtocol
+from ._published_protocols import (
     copydays_protocol,
     holidays_protocol,
     oxford_protocol,
