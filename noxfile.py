@@ -75,7 +75,8 @@ def bench(session: nox.Session) -> None:
     """Measure quality and speed on the images under ../shared/data (or ``--images FOLDER``)."""
     # These two slow OpenBLAS down for the sake of old libraries; the others need them not.
     session.env.update(dict.fromkeys(("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")))
-    for name in "quality throughput engines local_features finetuning contrastive index".split():
+    names = "quality throughput engines local_features finetuning contrastive index cache"
+    for name in names.split():
         script = f"benchmarks/{name}.py"
         _run_with_library(session, script, *session.posargs, needs=_needs("bench"))
 

@@ -1,6 +1,6 @@
 """What a cache of embeddings saves: the first and the second run over the same photographs.
 
-    python benchmarks/cache.py [--images ../shared/data/corel1k] [--n-images 1000] [--n-runs 5]
+    python benchmarks/cache.py [--images ../shared/data] [--n-images 1000] [--n-runs 5]
 
 The network is the bundled one, loaded before the clock starts. Printed are seconds without a cache,
 of the run that fills it, and of runs that find everything in it (medians), and what was found.
@@ -21,11 +21,11 @@ from imgembed import CNNEmbedder, EmbeddingCache, list_images
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--images", type=Path, default=Path("../shared/data/corel1k"))
+    parser.add_argument("--images", type=Path, default=Path("../shared/data"))
     parser.add_argument("--n-images", type=int, default=1000)
     parser.add_argument("--n-runs", type=int, default=5)
     arguments = parser.parse_args()
-    paths = list_images(arguments.images)[: arguments.n_images]
+    paths = list_images(arguments.images / "corel1k")[: arguments.n_images]
     with tempfile.TemporaryDirectory() as folder:
         compare(paths, EmbeddingCache(Path(folder, "cache")), arguments.n_runs)
 
@@ -44,7 +44,7 @@ def compare(paths: list[Path], cache: EmbeddingCache, n_runs: int) -> None:
     second = statistics.median(seconds for seconds, _ in again)
     same = all(np.array_equal(filled, vectors) for _, vectors in again)
     difference = float(np.abs(filled - wanted).max())
-    print(f"{len(paths)} photographs of {paths[0].parents[1].name}, tf_efficientnet_lite0")
+    print(f"{len(paths)} photographs of corel1k, tf_efficientnet_lite0")
     print(f"without a cache {without:7.2f} s")
     print(f"first run       {first:7.2f} s")
     print(f"second run      {second:7.3f} s, {first / second:.0f} times faster")

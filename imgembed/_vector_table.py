@@ -1,7 +1,6 @@
 """VectorTable: vectors by key in an SQLite file, each with its checksum, within a size."""
 
 import hashlib
-import os
 import sqlite3
 import threading
 import time

@@ -131,11 +131,11 @@ class EmbeddingCache:
         """
         count = _counts_of(self)
         n_entries = n_bytes = 0
-        if _file_of(self).exists():
-            with _errors_explained(self), closing(self._table()) as table:
-                n_entries, n_bytes = table.count(), table.size()
-        else:
+        with _errors_explained(self):
             _check_folder(self)
+            if _file_of(self).exists():
+                with closing(self._table()) as table:
+                    n_entries, n_bytes = table.count(), table.size()
         return CacheInfo(n_entries, n_bytes, self.size_limit, count["hits"], count["misses"])
 
     def clear(self) -> None:
@@ -148,11 +148,11 @@ class EmbeddingCache:
         CacheError
             If the folder holds something else, or cannot be written.
         """
-        _check_folder(self)
         path = _file_of(self)
-        if not path.exists():
-            return
         with _errors_explained(self):
+            _check_folder(self)
+            if not path.exists():
+                return
             try:
                 with closing(self._table()) as table:
                     table.clear()
@@ -220,8 +220,8 @@ class OpenCache:
         self._count: Counter[str] = Counter()
         # What went wrong, once of a kind: reading, writing.
         self._failed: dict[str, sqlite3.Error] = {}
-        _check_folder(cache)
         with _errors_explained(cache):
+            _check_folder(cache)
             Path(cache.path).mkdir(parents=True, exist_ok=True)
             self._table = cache._table()
 
@@ -385,10 +385,7 @@ def _check_folder(cache: EmbeddingCache) -> None:
         raise CacheError(f"the cache {str(folder)!r} must be a folder, and is a file")
     if _file_of(cache).exists() or not folder.exists():
         return
-    try:
-        others = [name for name in os.listdir(folder) if not name.startswith(_FILE_NAME)]
-    except OSError as error:
-        raise CacheError(f"the cache {str(folder)!r} cannot be used ({error})") from error
+    others = [name for name in os.listdir(folder) if not name.startswith(_FILE_NAME)]
     if others:
         raise CacheError(
             f"the folder {str(folder)!r} is no cache: it holds {sorted(others)[0]!r}; give an "
@@ -401,10 +398,15 @@ def _errors_explained(cache: EmbeddingCache) -> Iterator[None]:
     where = os.fspath(cache.path)
     try:
         yield
+    except DamagedTableError as error:
+        raise CacheError(
+            f"{_FILE_NAME!r} in {where!r} is no whole cache of embeddings: {error}. "
+            "EmbeddingCache(path).clear() makes it anew"
+        ) from error
     except NoTableError as error:
         raise CacheError(
-            f"{_FILE_NAME!r} in {where!r} is no cache of embeddings: {error}. Take another folder; "
-            "if it was one, EmbeddingCache(path).clear() makes it anew"
+            f"{_FILE_NAME!r} in {where!r} is no cache that can be used: {error}. Take another "
+            "folder, or delete the file if nobody needs it"
         ) from error
     except (OSError, sqlite3.Error) as error:
         raise CacheError(

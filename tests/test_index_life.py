@@ -142,7 +142,7 @@ class IndexAndModel(RuleBasedStateMachine):
             with pytest.raises((ValueError, TypeError)):
                 self.index.upsert(vectors, wrong_ids)
         with pytest.raises((ValueError, TypeError)):
-            self.index.add(vectors, ids=new, records={"price": ["dear"] * n, "size": [1] * n})
+            self.index.add(vectors, ids=new, records={"price": [1] * n, "size": [len] * n})
         with pytest.raises(UnknownIdError):
             self.index.remove([*ids[:3], "nobody"])
         with pytest.raises(UnknownIdError):
@@ -380,7 +380,7 @@ def test_default_ids_go_on_after_removals() -> None:
 
 
 def test_an_index_may_become_empty_and_full_again(shop: NearestNeighborIndex) -> None:
-    shop.remove("abcdef" and list("abcdef"))
+    shop.remove(list("abcdef"))
     assert len(shop) == 0
     assert list(shop) == []
     assert bool(shop)
@@ -393,6 +393,8 @@ def test_an_index_may_become_empty_and_full_again(shop: NearestNeighborIndex) ->
     assert shop.kneighbors()[1].shape == (0, 2)
     assert [len(some) for some in shop.radius_neighbors([[1.0]], 5.0)[1]] == [0]
     assert shop.near_duplicates(1.0) == []
+    with pytest.warns(UserWarning, match="holds 0 neighbours a row"):
+        assert shop.transform([[1.0]]).shape == (1, 0)
     assert shop.vectors_.shape == (0, 1)
     with pytest.raises(ValueError, match="pair"):
         shop.calibrate()
@@ -410,10 +412,10 @@ def test_filters_may_keep_nothing(shop: NearestNeighborIndex) -> None:
 
 
 def test_a_filter_holds_for_the_own_vectors_too(shop: NearestNeighborIndex) -> None:
-    distances, rows = shop.kneighbors(None, 2, where="colour = 'red'")
+    rows = shop.kneighbors(None, 2, False, where="colour = 'red'")
     assert rows.tolist() == [[2, 4], [0, 2], [0, 4], [2, 4], [2, 0], [4, 2]]
     rows = shop.radius_neighbors(None, 2.0, return_distance=False, where=["a", "b"])
-    assert [some.tolist() for some in rows] == [[1], [0], [0, 1], [1], [], []]
+    assert [some.tolist() for some in rows] == [[1], [0], [1, 0], [1], [], []]
 
 
 def test_ids_of_all_kinds_are_found_and_come_back() -> None:
@@ -565,7 +567,7 @@ def test_vectors_of_another_embedder_are_refused_with_the_difference() -> None:
         lambda embedder: index.check_embedder(embedder),
     ]
     for call in calls:
-        with pytest.raises(FingerprintError, match=r'brush was "wide" and is "fine"') as caught:
+        with pytest.raises(FingerprintError, match=r"brush was .wide. and is .fine.") as caught:
             call(other)
         assert "paint" not in str(caught.value)
     assert len(index) == 3

@@ -134,9 +134,11 @@ class Collection:
         n_nodes = len(self.nodes)
         mask = self.items.allowed_nodes(n_nodes, allowed)
         rows = None if mask is None else np.flatnonzero(mask)
-        blocks = list(
-            exact_pairs(self.nodes.store, queries, radius, self.nodes.settings.metric, rows)
-        )
+        blocks = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
+        if len(self):
+            blocks += exact_pairs(
+                self.nodes.store, queries, radius, self.nodes.settings.metric, rows
+            )
         query, nodes, distances = map(np.concatenate, zip(*blocks, strict=True))
         query, slots, distances = self.items.pairs_of_nodes(
             query, nodes, distances, n_nodes, allowed

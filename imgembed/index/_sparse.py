@@ -38,7 +38,7 @@ def neighbour_graph(
             UserWarning,
             stacklevel=3,
         )
-    distances, rows = nearest(k) if k else (np.empty((0, 0)), np.empty((0, 0), np.int64))
+    distances, rows = (part[:, :k] for part in nearest(max(k, 1)))
     entries = distances if mode == "distance" else np.ones_like(distances)
     pointers = np.arange(len(rows) + 1) * k
     return sparse.csr_matrix((entries.ravel(), rows.ravel(), pointers), (len(rows), n_images))
