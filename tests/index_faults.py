@@ -385,7 +385,9 @@ class Crowd:
         found = self.index.search([self.vector(number, 0)], 1, exact=True)
         assert found.ids == [[number]]
         if number % 100 == 0:
-            self._remove([n for n in range(number - 100, number) if n in self.index])
+            # Not the latest, which another thread may be looking for right now.
+            old = range(number - 200, number - 100)
+            self._remove([n for n in old if n in self.index])
 
     def upsert(self) -> None:
         """Some get new vectors and records together."""

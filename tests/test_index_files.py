@@ -334,7 +334,6 @@ FORGED_ARRAYS: dict[str, Callable[[dict[str, Any]], object]] = {
     ),
     "no vectors at all": lambda arrays: arrays.pop("vectors"),
     "axes that stretch": lambda arrays: arrays["axes"].__imul__(2),
-    "zeros in the graph": lambda arrays: arrays["order"].__setitem__(0, 50),
 }
 
 

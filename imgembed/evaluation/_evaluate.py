@@ -24,6 +24,13 @@ class Evaluation:
         The values of each measure; NaN for queries that nothing answers.
     n_images : int
         How many images were searched.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from imgembed.evaluation import Evaluation
+    >>> Evaluation({"recall@5": np.array([1.0, 0.5, np.nan])}, n_images=9).means
+    {'recall@5': 0.75}
     """
 
     per_query: dict[str, Floats]

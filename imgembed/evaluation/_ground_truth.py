@@ -23,6 +23,12 @@ class OxfordQuery:
         Left, top, right and bottom of the query in pixels.
     good, ok, junk : tuple of str
         Images that show the building well, more than a quarter of it, and less; without ending.
+
+    Examples
+    --------
+    >>> from imgembed.evaluation import OxfordQuery
+    >>> OxfordQuery("a_1", "a_000001", (0, 0, 9, 9), ("a_000001",), (), ()).image
+    'a_000001'
     """
 
     name: str
@@ -52,6 +58,18 @@ def read_oxford_ground_truth(folder: str | os.PathLike[str]) -> list[OxfordQuery
         If there is no query, or a file of one is missing.
     ValueError
         If a query is not an image and the four numbers of a box.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from imgembed.evaluation import read_oxford_ground_truth
+    >>> texts = {"query": "oxc1_a_000001 0 0 9 9", "good": "a_000001", "ok": "", "junk": ""}
+    >>> with TemporaryDirectory() as folder:
+    ...     for kind, text in texts.items():
+    ...         _ = Path(folder, f"a_1_{kind}.txt").write_text(text)
+    ...     read_oxford_ground_truth(folder)[0].image
+    'a_000001'
     """
     files = sorted(Path(folder).glob(f"*{_QUERY_ENDING}"))
     if not files:

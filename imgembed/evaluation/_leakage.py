@@ -35,6 +35,12 @@ class LeakageReport:
     threshold : float
     n_train, n_test : int
         How many images were compared.
+
+    Examples
+    --------
+    >>> from imgembed.evaluation import find_leakage
+    >>> find_leakage([[1, 0]], [[1, 0], [0, 1]], threshold=0.1)
+    LeakageReport(1 of 2 test images, 50.0%, are within 0.1 of one of 1 training images)
     """
 
     train_rows: Rows

@@ -28,6 +28,18 @@ class RetrievalProtocol(ABC):
         Rows of the vectors that are the queries. None where queries have vectors of their own.
     measures : tuple of str
         What is measured if nothing else is asked for; see :func:`per_query`.
+
+    Raises
+    ------
+    ValueError
+        If there are no queries, or nothing to search among.
+
+    Examples
+    --------
+    >>> from imgembed.evaluation import LabelProtocol
+    >>> relevant, ignored = LabelProtocol(["a", "a", "b"]).answers(slice(0, 1))
+    >>> relevant, ignored
+    (array([[ True,  True, False]]), array([[ True, False, False]]))
     """
 
     def __init__(
@@ -124,7 +136,17 @@ class LabelProtocol(RetrievalProtocol):
         )
 
     def answers(self, queries: slice) -> tuple[Flags, Flags]:
-        """See :class:`RetrievalProtocol`."""
+        """Which database images answer some of the queries, and which are taken out.
+
+        Parameters
+        ----------
+        queries : slice
+            From query to query, without steps.
+
+        Returns
+        -------
+        relevant, ignored : ndarray of shape (n_these_queries, n_database), dtype bool
+        """
         assert self.query_rows is not None
         rows = self.query_rows[queries][:, np.newaxis]
         codes = self._codes[rows]
@@ -188,7 +210,17 @@ class ListProtocol(RetrievalProtocol):
         super().__init__(len(relevant), n_images, np.arange(n_images), rows, measures)
 
     def answers(self, queries: slice) -> tuple[Flags, Flags]:
-        """See :class:`RetrievalProtocol`."""
+        """Which database images answer some of the queries, and which are taken out.
+
+        Parameters
+        ----------
+        queries : slice
+            From query to query, without steps.
+
+        Returns
+        -------
+        relevant, ignored : ndarray of shape (n_these_queries, n_database), dtype bool
+        """
         return (
             _flags(self._relevant[queries], self.n_images),
             _flags(self._ignored[queries], self.n_images),

@@ -66,7 +66,17 @@ class RetrievalScorer:
     Parameters
     ----------
     measure : str
+        As there.
     metric : {"cosine", "euclidean", "ip"}
+        As there.
+
+    Examples
+    --------
+    >>> from sklearn.preprocessing import FunctionTransformer
+    >>> from imgembed.evaluation import make_retrieval_scorer
+    >>> scorer = make_retrieval_scorer("precision@1", metric="euclidean")
+    >>> scorer(FunctionTransformer(), [[0], [1], [5], [6]], ["a", "a", "b", "b"])
+    1.0
     """
 
     def __init__(self, measure: str, metric: str) -> None:

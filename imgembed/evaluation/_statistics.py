@@ -20,6 +20,13 @@ class Interval(NamedTuple):
     Parameters
     ----------
     low, high : float
+        Its ends.
+
+    Examples
+    --------
+    >>> from imgembed.evaluation import bootstrap_interval
+    >>> bootstrap_interval([0.5, 0.5])
+    Interval(low=0.5, high=0.5)
     """
 
     low: float
@@ -40,6 +47,12 @@ class PermutationTest(NamedTuple):
         Queries that both have a value for.
     exact : bool
         Whether all ways of giving were tried, or some drawn.
+
+    Examples
+    --------
+    >>> from imgembed.evaluation import permutation_test
+    >>> permutation_test([0.9, 0.8, 0.7], [0.5, 0.6, 0.1]).exact
+    True
     """
 
     difference: float

@@ -345,9 +345,16 @@ class NodeIndex:
         sufficient, curve = {}, tuple[RecallPoint, ...]()
         numbers = sorted({min(n, largest) for n in (self.settings.n_neighbors, 100)})
         exact = exact_neighbors(self.store, queries, numbers[-1], self.settings.metric, graph_nodes)
+
+        def scans(ef: int) -> bool:
+            """Whether one query is compared with all vectors sooner, so that more are too."""
+            return ef >= largest or ef * _VECTORS_PER_CANDIDATE[0] >= largest
+
         for k in numbers:
 
             def searched(ef: int, k: int = k) -> Distances:
+                if scans(ef):
+                    return exact[0][:, :k]
                 return self._graph_candidates(queries, k, ef, n_threads)[0]
 
             if self.settings.ef_search is not None:
@@ -357,7 +364,8 @@ class NodeIndex:
                 ef, points = smallest_ef(
                     searched, exact[0][:, :k], self.settings.target_recall, largest
                 )
-            sufficient[k] = ef
+            # Where none suffices that is worth it, it stays so while the graph grows.
+            sufficient[k] = largest if scans(ef) else ef
             curve = curve or tuple(points)
         tuning = Tuning(len(graph_nodes) + len(held_back), len(held_back), sufficient, curve)
         self.tuning = tuning if self.tuning is None else _at_least(tuning, self.tuning)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._exact import exact_neighbors
-from ._node_index import Floats, NodeIndex
+from ._node_index import Distances, Floats, NodeIndex
 from ._tuning import RecallPoint, measure
 
 # Queries whose speed is measured.
@@ -114,9 +114,15 @@ def _measured_points(
         return []
     exact = exact_neighbors(nodes.store, queries, k, nodes.settings.metric)[0]
     points: list[RecallPoint] = []
+
+    def searched(ef: int) -> Distances:
+        found = nodes.visit(queries, k, ef, n_threads)[0]
+        # Where the graph reaches too few, a search scans.
+        return np.where(np.isinf(found[:, -1:]), exact, found)
+
     ef = k
     while ef <= len(nodes.graph) and not (points and points[-1].recall == 1):
-        points.append(measure(lambda ef: nodes.visit(queries, k, ef, n_threads)[0], exact, ef))
+        points.append(measure(searched, exact, ef))
         ef *= _STEP
     return points
 
