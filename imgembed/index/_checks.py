@@ -60,6 +60,8 @@ def check_parameters(index: Any) -> None:
         check_scalar(index.ef_search, "ef_search", (int, np.integer), min_val=1, max_val=2**31 - 1)
     if index.n_jobs is not None:
         check_scalar(index.n_jobs, "n_jobs", (int, np.integer))
+        if index.n_jobs == 0:
+            raise ValueError("n_jobs must not be 0: take None for one thread, -1 for all")
     check_scalar(index.target_recall, "target_recall", (int, float), min_val=0, max_val=1)
     if np.isnan(index.target_recall):
         raise ValueError("target_recall must be a share from 0 to 1, got NaN")

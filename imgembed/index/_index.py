@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,15 +18,15 @@ from ._collection import Collection
 from ._filters import Parameters, allowed_slots
 from ._fingerprint import FilledBy
 from ._locks import SharedLock
+from ._metadata import check_features, estimator_from, metadata_of, notes_from
 from ._near_duplicates import complete_linkage_groups
 from ._neighbors import Neighbors
 from ._node_index import Settings
-from ._pairs import Calibration, calibrated, calibration_from_dict, calibration_to_dict
+from ._pairs import Calibration, calibrated
 from ._recall import RecallCurve, measured_curve
 from ._snapshot import GRAPH_ARRAYS, unpack
 from ._sparse import neighbour_graph, rows_of_pairs, without_self
 from ._storage import read_snapshot, write_snapshot
-from ._stored_files import CorruptIndexError
 from ._tuning import RecallEstimate
 
 Distances = NDArray[np.float64]
@@ -35,8 +34,6 @@ Rows = NDArray[np.int64]
 
 # More gain nothing, and thousands would end the process.
 _MOST_THREADS = os.cpu_count() or 1
-# Parameters that are no settings of what is built.
-_OTHER_PARAMETERS = ("n_jobs", "mode", "random_state")
 
 
 class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -759,7 +756,7 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         self._require_fit()
         with self._lock.reading():
             fields, arrays, blobs = self._collection.parts()
-            meta = {**self._meta(), "collection": fields}
+            meta = {**metadata_of(self, self._filled_by), "collection": fields}
         place = str(Path(path).resolve())
         self._generations[place] = write_snapshot(
             path, meta, arrays, blobs, replaces=self._generations.get(place)
@@ -801,10 +798,10 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             If the graph is built again.
         """
         snapshot = read_snapshot(path, mmap={"vectors"} if mmap else (), spared=GRAPH_ARRAYS)
-        index = cls._from_meta(snapshot.meta)
+        index = estimator_from(cls, snapshot.meta)
         collection = unpack(snapshot, index._n_threads(), rebuild=rebuild)
-        index._check_meta(collection)
-        index._hold(collection, *cls._notes(snapshot.meta))
+        check_features(index, collection)
+        index._hold(collection, *notes_from(snapshot.meta))
         index._generations[str(Path(path).resolve())] = snapshot.generation
         return index
 
@@ -1030,60 +1027,3 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         if self.calibration_ is None:
             raise ValueError(f"{name} is missing: give one, or call calibrate first")
         return self.calibration_.threshold
-
-    def _meta(self) -> dict[str, Any]:
-        names = getattr(self, "feature_names_in_", None)
-        state = self.random_state
-        return {
-            "n_jobs": None if self.n_jobs is None else int(self.n_jobs),
-            "mode": self.mode,
-            "random_state": int(state) if isinstance(state, (int, np.integer)) else None,
-            "n_features_in": int(self.n_features_in_),
-            "feature_names_in": None if names is None else [str(name) for name in names],
-            "filled_by": None if self._filled_by is None else asdict(self._filled_by),
-            "calibration": None
-            if self.calibration_ is None
-            else calibration_to_dict(self.calibration_),
-        }
-
-    @classmethod
-    def _from_meta(cls, meta: dict[str, Any]) -> Self:
-        """An index with the parameters of a saved one, which may be forged."""
-        try:
-            parameters = dict(meta["collection"]["settings"])
-            del parameters["seed"]
-            index = cls(**parameters, **{name: meta[name] for name in _OTHER_PARAMETERS})
-            check_parameters(index)
-            index._n_threads()
-            check_random_state(index.random_state)
-            index.n_features_in_ = meta["n_features_in"]
-            if meta["feature_names_in"] is not None:
-                index.feature_names_in_ = np.array(meta["feature_names_in"], dtype=object)
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
-            raise CorruptIndexError(f"the parameters of the index are wrong: {error}") from error
-        return index
-
-    def _check_meta(self, collection: Collection) -> None:
-        width = collection.nodes.store.n_features
-        names = getattr(self, "feature_names_in_", None)
-        named = names is None or (
-            names.shape == (width,)
-            and all(type(name) is str for name in names)
-            and len(set(names)) == width
-        )
-        if self.n_features_in_ != width or not named:
-            raise CorruptIndexError(f"the vectors have {width} features, which is not as recorded")
-
-    @classmethod
-    def _notes(cls, meta: dict[str, Any]) -> tuple[FilledBy | None, Calibration | None]:
-        """What filled the index, and its calibration."""
-        try:
-            filled_by, calibration = meta["filled_by"], meta["calibration"]
-            if calibration is not None and meta["collection"]["settings"]["metric"] == "ip":
-                raise ValueError("a calibration of inner products")
-            return (
-                None if filled_by is None else FilledBy.from_dict(filled_by),
-                None if calibration is None else calibration_from_dict(calibration),
-            )
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
-            raise CorruptIndexError(f"the notes of the index are wrong: {error}") from error
