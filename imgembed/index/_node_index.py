@@ -33,7 +33,7 @@ _MOST_HELD_BACK = 1000
 _GROWTH = 1.5
 # A scan compares so many vectors in the time in which a graph visits one candidate: for one
 # query, which reads all vectors from memory, and for many, which share the reading.
-_VECTORS_PER_CANDIDATE = 10, 100
+_VECTORS_PER_CANDIDATE = 2, 100
 # So many hashes are looked for one by one, more by sorting.
 _FEW = 16
 # Nodes added to the graph between two looks at signals such as Ctrl-C.
