@@ -54,7 +54,7 @@ from imgembed import (
     list_images,
     read_image,
 )
-from imgembed.index import _node_index
+from imgembed.index import _costs, _node_index
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -411,7 +411,7 @@ BUILDERS: dict[str, Callable[[VectorSet, int], Rival]] = {
 
 def graph_alone() -> AbstractContextManager[object]:
     """A planner that takes the graph always: a scanned vector costs as much as none."""
-    return mock.patch.object(_node_index, "_VECTORS_PER_CANDIDATE", (0, 0))
+    return mock.patch.object(_node_index, "vectors_per_candidate", return_value=0.0)
 
 
 def plan(index: NearestNeighborIndex, n_queries: int, n_allowed: int | None = None) -> str:
@@ -872,8 +872,7 @@ def draw_growth(
 
 def measure_costs(options: Options) -> None:
     """Vectors that a scan compares while the graph visits one candidate."""
-    one, many = _node_index._VECTORS_PER_CANDIDATE
-    print(f"the planner believes min({one} * n_queries, {many}) vectors a candidate")
+    print("believed: what the planner takes for all vectors, and for a tenth")
     print("scanned: all vectors; a tenth: those that a mask allows, a tenth of all")
     show(
         "queries", "ef", "candidate, us", "scanned, ns", "a tenth, ns", "vectors/cand.",
@@ -883,7 +882,8 @@ def measure_costs(options: Options) -> None:
         nodes = ours(points, options.n_threads, ef_search=64)._collection.nodes
         for n_queries in (1, 8, 32, 1000):
             for ef in (64, 256):
-                believed = str(min(one * n_queries, many))
+                costs = partial(_costs.vectors_per_candidate, n_queries, nodes.store.n_features)
+                believed = f"{costs(copied=False):.1f}, {costs(copied=True):.1f}"
                 show_costs(f"{points.name}, {n_queries}", nodes, points.queries[:n_queries], ef,
                            believed, options)  # fmt: skip
 

@@ -97,10 +97,14 @@ def _in_a_child(*arguments: str) -> list[str]:
     return lines
 
 
+def _visiting_is_free(*_: int, **__: bool) -> float:
+    return 0.0
+
+
 @contextmanager
 def busy_graphs() -> Iterator[None]:
     """Use graphs for few vectors, where else all would be scanned, and extend them often."""
-    busy = {"_EXACT_BELOW": 20, "_MOST_OUTSIDE": 7, "_VECTORS_PER_CANDIDATE": (0, 0)}
+    busy = {"_EXACT_BELOW": 20, "_MOST_OUTSIDE": 7, "vectors_per_candidate": _visiting_is_free}
     usual = {name: getattr(_node_index, name) for name in busy}
     try:
         for name, value in busy.items():

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from imgembed import NearestNeighborIndex
 from imgembed.index import RecallCurve, RecallEstimate, _node_index
+from imgembed.index._costs import vectors_per_candidate
 from imgembed.index._hnsw import Graph
 
 Floats = NDArray[np.float64]
@@ -25,7 +26,7 @@ def _graphs_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Visit the graph where few vectors would be scanned, and extend it often."""
     monkeypatch.setattr(_node_index, "_EXACT_BELOW", 500)
     monkeypatch.setattr(_node_index, "_MOST_OUTSIDE", 50)
-    monkeypatch.setattr(_node_index, "_VECTORS_PER_CANDIDATE", (0, 0))
+    monkeypatch.setattr(_node_index, "vectors_per_candidate", lambda *_, **__: 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +237,11 @@ def test_copies_that_come_later_join_their_node(points: Any) -> None:
 
 @pytest.fixture
 def _usual_costs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(_node_index, "_VECTORS_PER_CANDIDATE", (10, 100))
+    def costs(n_queries: int, n_features: int, *, copied: bool) -> float:
+        return min(10 * n_queries, 100)
+
+    monkeypatch.setattr(_node_index, "vectors_per_candidate", costs)
+    monkeypatch.setattr(_node_index, "_MARGIN", 1.0)
     return
 
 
@@ -372,3 +377,11 @@ def _found(index: NearestNeighborIndex, queries: Any, ef: int) -> float:
     """The recall of the graph alone with so many candidates."""
     found = index._collection.nodes.visit(queries.astype(np.float32), 10, ef, 1)[0]
     return found_share(found, index.kneighbors(queries, 10, exact=True)[0])
+
+
+def test_a_scan_is_dear_for_one_query_and_for_copied_vectors() -> None:
+    costs = [vectors_per_candidate(n, 128, copied=False) for n in (1, 10, 100, 1000)]
+    copied = [vectors_per_candidate(n, 128, copied=True) for n in (1, 10, 100, 1000)]
+    assert costs == sorted(costs)
+    assert all(0 < some < all_ for some, all_ in zip(copied, costs, strict=True))
+    assert vectors_per_candidate(1, 1280, copied=False) < costs[0]

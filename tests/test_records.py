@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from shop_records import behaviour, shop
 
+from imgembed.index import _records
 from imgembed.index._records import DuplicateIdError, Records, UnknownIdError
 
 NOON = dt.datetime(2024, 5, 1, 12)
@@ -293,3 +294,31 @@ def test_threads_read_while_one_writes() -> None:
         reader.join()
     assert wrong == []
     assert len(records) == 105
+
+
+def test_an_answer_that_is_kept_follows_the_changes() -> None:
+    records = Records()
+    records.append(None, {"price": [1, 2, 3]}, 3)
+    for _ in range(2):
+        assert records.where("price < ?", (3,)).tolist() == [0, 1]
+    assert records.where("price < ?", (2,)).tolist() == [0]
+    records.update([2], {"price": [0]})
+    assert records.where("price < ?", (3,)).tolist() == [0, 1, 2]
+    records.remove([0])
+    assert records.where("price < ?", (3,)).tolist() == [1, 2]
+    for bound in range(50):  # more than are kept
+        wanted = [slot for slot, price in ((1, 2), (2, 0)) if price < bound]
+        assert records.where("price < ?", (bound,)).tolist() == wanted
+    with pytest.raises(ValueError, match="read-only"):
+        records.where("price < ?", (3,))[0] = 7
+
+
+def test_what_the_clock_may_change_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    records = Records()
+    records.append(None, {"day": ["2020-01-01"]}, 1)
+    asked = []
+    monkeypatch.setattr(_records, "slots_where", lambda *question: asked.append(question[2]) or [0])
+    for condition in ("day < date('now')", "day < '2021'"):
+        for _ in range(2):
+            assert records.where(condition).tolist() == [0]
+    assert asked == ["day < date('now')"] * 2 + ["day < '2021'"]

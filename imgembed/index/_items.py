@@ -66,8 +66,8 @@ class Items:
         n_nodes : int
         allowed : ndarray of shape (n_slots,), dtype bool, or None
         """
-        if allowed is None and self.is_plain(n_nodes):
-            return None
+        if self.is_plain(n_nodes):
+            return allowed
         if allowed is None:
             if self._alive_nodes is None or len(self._alive_nodes) != n_nodes:
                 self._alive_nodes = self._marked(n_nodes, self.living)
@@ -100,7 +100,7 @@ class Items:
         slots : ndarray of shape (n_queries, k), dtype int64
         """
         distances, nodes = found
-        if allowed is None and self.is_plain(n_nodes):
+        if self.is_plain(n_nodes):
             return _fitted(distances, nodes, k)
         starts, members = self._members(n_nodes)
         if allowed is not None:
@@ -118,7 +118,7 @@ class Items:
         allowed: NDArray[np.bool_] | None,
     ) -> tuple[NDArray[np.int64], Slots, Distances]:
         """Pairs of a query and a node as pairs of a query and each of its items."""
-        if allowed is None and self.is_plain(n_nodes):
+        if self.is_plain(n_nodes):
             return query, nodes, distances
         starts, members = self._members(n_nodes)
         counts = starts[nodes + 1] - starts[nodes]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from ._costs import vectors_per_candidate
 from ._exact import exact_neighbors, paired_distances, rank_candidates
 from ._hnsw import Graph
 from ._projection import Projection
@@ -31,9 +32,8 @@ _MOST_OUTSIDE = 1000
 _MOST_HELD_BACK = 1000
 # The graph is tuned again when it has grown by this factor.
 _GROWTH = 1.5
-# A scan compares so many vectors in the time in which a graph visits one candidate: for one
-# query, which reads all vectors from memory, and for many, which share the reading.
-_VECTORS_PER_CANDIDATE = 2, 100
+# Where a filter leaves a share of the nodes, chance leaves fewer of some neighbourhoods.
+_MARGIN = 1.25
 # So many hashes are looked for one by one, more by sorting.
 _FEW = 16
 # Nodes added to the graph between two looks at signals such as Ctrl-C.
@@ -190,15 +190,16 @@ class NodeIndex:
         """
         if self.graph is None:
             return None
-        share = n_allowed / len(self)
+        some = n_allowed < len(self)
+        more = len(self) / n_allowed * _MARGIN if some else 1
         if self.settings.ef_search is not None:
-            ef = round(max(self.settings.ef_search, k) / share)
+            ef = round(max(self.settings.ef_search, k) * more)
         elif self.tuning is not None:
-            ef = self.tuning.ef(k / share)
+            ef = self.tuning.ef(k * more)
         else:
             return None
-        one, many = _VECTORS_PER_CANDIDATE
-        return None if n_allowed <= ef * min(one * n_queries, many) else min(ef, len(self.graph))
+        dear = vectors_per_candidate(n_queries, self.store.n_features, copied=some)
+        return None if n_allowed <= ef * dear else min(ef, len(self.graph))
 
     def recall_estimate(self) -> RecallEstimate:
         """The recall that was measured for the number of neighbours and the ef in use."""
@@ -267,7 +268,12 @@ class NodeIndex:
             self.graph = self.tuning = self._projection = None
         n_inside = 0 if self.graph is None else len(self.graph)
         self._order, self._hashes = self._order[:n_inside], None
-        self._outside = np.setdiff1d(np.arange(len(self)), self._order)
+        self._outside = self._not_in_order()
+
+    def _not_in_order(self) -> Nodes:
+        outside = np.ones(len(self), bool)
+        outside[self._order] = False
+        return np.flatnonzero(outside)
 
     def _extend_graph(self, n_threads: int) -> None:
         """Put what is outside into the graph, if there is enough to be worth it."""
@@ -348,7 +354,8 @@ class NodeIndex:
 
         def scans(ef: int) -> bool:
             """Whether one query is compared with all vectors sooner, so that more are too."""
-            return ef >= largest or ef * _VECTORS_PER_CANDIDATE[0] >= largest
+            dear = vectors_per_candidate(1, self.store.n_features, copied=False)
+            return ef >= largest or ef * dear >= largest
 
         for k in numbers:
 
@@ -473,13 +480,13 @@ class NodeIndex:
             self.rounding = RecallEstimate.from_dict(fields["rounding"])
         if fields["graph"] is not None:
             self._restore_graph(fields, arrays)
-        self._outside = np.setdiff1d(np.arange(len(self)), self._order)
+        self._outside = self._not_in_order()
         return self
 
     def _restore_graph(self, fields: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
         order = arrays["order"]
-        if order.dtype != np.int32 or len(np.unique(order)) != order.size or order.ndim != 1:
-            raise ValueError("the order of the graph's nodes is not one of distinct int32")
+        if order.dtype != np.int32 or order.ndim != 1:
+            raise ValueError("the order of the graph's nodes is not a row of int32")
         if len(order) and not 0 <= order.min() <= order.max() < len(self):
             raise ValueError(f"the graph has nodes that are not among the {len(self)} vectors")
         if self.settings.algorithm == "exact":
@@ -492,6 +499,8 @@ class NodeIndex:
             fields["graph"], {name: arrays[f"graph_{name}"] for name in _LINKS}
         )
         self._order = order
+        if len(self._not_in_order()) + len(order) != len(self):
+            raise ValueError("the graph has a node twice")
         vectors = _GraphVectors(self, self._projection)
         self.graph = Graph.from_links(links, vectors, self.settings.space)  # type: ignore[arg-type]
         self.tuning = None if fields["tuning"] is None else Tuning.from_dict(fields["tuning"])

@@ -1,5 +1,6 @@
 """Records: the ids and the columns of an index's items, in a table in step with its slots."""
 
+import re
 import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,6 +40,10 @@ from ._record_table import (
 from ._record_values import COLUMN_KINDS, as_columns, as_list
 from ._where import ReadGuard, slots_where
 
+# Conditions whose answers are kept, and those that may have others the next time.
+_N_ANSWERS = 8
+_CLOCKS = re.compile("date|time|julianday", re.IGNORECASE)
+
 
 class UnknownIdError(KeyError):
     """An id that no item has."""
@@ -77,6 +82,9 @@ class Records:
         self._n_living = 0
         self._next_id = 0
         self.n_changes = 0
+        # The slots of the latest conditions, and the number of changes before they were found:
+        # queries that come one by one mostly ask the same.
+        self._answers: dict[str, tuple[int, NDArray[np.int64]]] = {}
         self._columns: dict[str, str] = {}
         # None as long as the id of each item is its slot, and there is nothing else.
         self._connection: sqlite3.Connection | None = None
@@ -344,11 +352,25 @@ class Records:
         WhereError
             If the condition is anything but an expression on the columns, or params do not fit.
         """
+        question = repr((condition, params))
         with self._lock:
+            known = self._answers.get(question)
+            if known is not None and known[0] == self.n_changes:
+                return known[1]
             table = self._table()
             assert self._guard is not None
-            slots = slots_where(table, self._guard, condition, params, self._columns)
-        return np.array(slots, dtype=np.int64)
+            found = slots_where(table, self._guard, condition, params, self._columns)
+            slots = np.array(found, dtype=np.int64)
+            if not _CLOCKS.search(condition):
+                self._remember(question, slots)
+        return slots
+
+    def _remember(self, question: str, slots: NDArray[np.int64]) -> None:
+        slots.flags.writeable = False  # the next one who asks gets the same
+        self._answers.pop(question, None)
+        while len(self._answers) >= _N_ANSWERS:
+            del self._answers[next(iter(self._answers))]
+        self._answers[question] = self.n_changes, slots
 
     def copy(self) -> "Records":
         """Copy the records; changes of one do not show in the other."""

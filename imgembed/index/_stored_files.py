@@ -6,6 +6,7 @@ import os
 import stat
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
@@ -344,11 +345,14 @@ def _checksum_rest(file: BinaryIO, crc32: int) -> int:
 
 def _read_into(file: BinaryIO, memory: memoryview, crc32: int) -> int:
     """Fill memory from a file, and go on with its checksum; what was not there is not in it."""
-    for start in range(0, len(memory), _BLOCK):
-        block = memory[start : start + _BLOCK]
-        n_read = file.readinto(block)  # type: ignore[attr-defined]
-        crc32 = zlib.crc32(block[:n_read], crc32)
-    return crc32
+    with ThreadPoolExecutor(1) as pool:  # which takes a block's while the next is read
+        taken: Future[int] | None = None
+        for start in range(0, len(memory), _BLOCK):
+            block = memory[start : start + _BLOCK]
+            n_read = file.readinto(block)  # type: ignore[attr-defined]
+            crc32 = crc32 if taken is None else taken.result()
+            taken = pool.submit(zlib.crc32, block[:n_read], crc32)
+        return crc32 if taken is None else taken.result()
 
 
 def _check_crc32(file: BinaryIO, found: int, wanted: int) -> None:
