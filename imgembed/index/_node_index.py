@@ -32,6 +32,9 @@ _MOST_OUTSIDE = 1000
 _MOST_HELD_BACK = 1000
 # The graph is tuned again when it has grown by this factor.
 _GROWTH = 1.5
+# The share of what lacks to a recall of 1 that is added to the target when an ef is chosen; more
+# where the graph's distances are those of projections.
+_SPARE, _SPARE_PROJECTED = 0.25, 0.5
 # Where a filter leaves a share of the nodes, chance leaves fewer of some neighbourhoods.
 _MARGIN = 1.25
 # So many hashes are looked for one by one, more by sorting.
@@ -368,14 +371,17 @@ class NodeIndex:
                 ef = min(max(self.settings.ef_search, k), largest)
                 points = [measure(searched, exact[0][:, :k], ef)]
             else:
-                ef, points = smallest_ef(
-                    searched, exact[0][:, :k], self.settings.target_recall, largest
-                )
+                ef, points = smallest_ef(searched, exact[0][:, :k], self._tuned_target(), largest)
             # Where none suffices that is worth it, it stays so while the graph grows.
             sufficient[k] = largest if scans(ef) else ef
             curve = curve or tuple(points)
         tuning = Tuning(len(graph_nodes) + len(held_back), len(held_back), sufficient, curve)
         self.tuning = tuning if self.tuning is None else _at_least(tuning, self.tuning)
+
+    def _tuned_target(self) -> float:
+        """What held back vectors must reach: queries to come may have less near neighbours."""
+        target = self.settings.target_recall
+        return target + (1 - target) * (_SPARE if self._projection is None else _SPARE_PROJECTED)
 
     # Searching.
 
