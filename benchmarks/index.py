@@ -31,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -84,6 +84,7 @@ class Options:
     n_threads: int
     quick: bool
     plot: Path | None
+    sets: tuple[str, ...] = ()
 
     def size(self, full: int, quick: int) -> int:
         """How many, in this run."""
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir(), "imgembed_bench"))
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", default=[])
+    parser.add_argument("--sets", nargs="+", choices=("sift", "cnn", "random"), default=[])
     parser.add_argument("--all", action="store_true", help="growth too")
     parser.add_argument("--quick", action="store_true", help="small sizes: does it run?")
     parser.add_argument("--n-runs", type=int, default=7)
@@ -120,7 +122,7 @@ def main() -> None:
     given = parser.parse_args()
     options = Options(
         given.images, given.cache, given.n_runs, given.n_builds, given.n_threads, given.quick,
-        given.plot,
+        given.plot, tuple(given.sets),
     )  # fmt: skip
     options.cache.mkdir(parents=True, exist_ok=True)
     faiss.omp_set_num_threads(options.n_threads)
@@ -222,6 +224,13 @@ def wide_set(points: VectorSet, n_features: int = 2048) -> VectorSet:
 
     name = f"{points.name} behind a random layer"
     return VectorSet(name, points.metric, widened(points.vectors), widened(points.queries))
+
+
+def chosen(options: Options, **makers: Callable[[Options], VectorSet]) -> Iterator[VectorSet]:
+    """The sets that were asked for, or all."""
+    for name, make in makers.items():
+        if not options.sets or name in options.sets:
+            yield make(options)
 
 
 def unit(vectors: Floats) -> Floats:
@@ -352,6 +361,7 @@ def build_ours(points: VectorSet, n_threads: int) -> Rival:
         for n_queries in (1, len(points.queries)):
             planned = nodes.planned_ef(K, n_queries, len(nodes))
             assert planned == ef, f"ef {planned} in place of {ef}"
+        nodes.keep_usual_ef()
 
     return Rival(set_ef, lambda queries: index.kneighbors(queries)[1])
 
@@ -426,7 +436,7 @@ def plan(index: NearestNeighborIndex, n_queries: int, n_allowed: int | None = No
 
 def measure_search(options: Options) -> None:
     """Build time, and speed and recall at equal ef."""
-    for points in (sift_set(options), cnn_set(options)):
+    for points in chosen(options, sift=sift_set, cnn=cnn_set):
         print(f"\n{points}")
         with graph_alone():
             rivals = compare_builds(points, options)
@@ -499,7 +509,7 @@ def compare(
 def measure_recall(options: Options) -> None:
     """What a target gives, by the index's own measurement and on other queries."""
     show("target", "estimate", "interval", "ef", f"recall@{K}", "planner, 1", "planner, 1000")
-    for points in (sift_set(options), cnn_set(options), random_set(options)):
+    for points in chosen(options, sift=sift_set, cnn=cnn_set, random=random_set):
         limit = furthest(points)
         for target in TARGETS:
             index = ours(points, options.n_threads, target_recall=target)

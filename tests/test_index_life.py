@@ -642,3 +642,16 @@ def _as_stored(vectors: Floats, metric: str) -> Floats:
 def _overlap(found: Any, wanted: Any) -> float:
     shares = [len(set(a) & set(b)) / len(b) for a, b in zip(found, wanted, strict=True)]
     return float(np.mean(shares))
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("metric", ["euclidean", "ip"])
+def test_vectors_of_one_direction_and_other_lengths_are_not_equal(
+    metric: str, storage: str
+) -> None:
+    vectors = np.array([[1.0, 2.0], [2.0, 4.0], [1.0, 2.0], [-0.0, 3.0], [0.0, 3.0]])
+    index = NearestNeighborIndex(metric=metric, storage=storage).fit(vectors)
+    assert index._collection.items.node_of.tolist() == [0, 1, 0, 2, 2]
+    np.testing.assert_allclose(index.vectors_, vectors, rtol=0.01)
+    index.add(4 * vectors[:2])
+    assert index._collection.items.node_of.tolist() == [0, 1, 0, 2, 2, 3, 4]

@@ -53,7 +53,6 @@ class Graph:
     ) -> None:
         index = hnswlib.Index(space, n_features)
         index.init_index(1, M, ef_construction, seed)
-        index.set_ef(1)
         self._hold(index, n_features, n_nodes=0, seed=int(seed))
 
     @classmethod
@@ -112,8 +111,13 @@ class Graph:
         finally:  # Ctrl-C while they were added is raised as soon as all have been
             self._n_nodes = int(self._index.get_current_count())
 
+    def keep_ef(self, ef: int) -> None:
+        """Set the ef that searches have at least; not while others search."""
+        self._index.set_ef(ef)
+        self._ef = ef
+
     def candidates(
-        self, queries: NDArray[np.float32], ef: int, n_threads: int
+        self, queries: NDArray[np.float32], ef: int, n_threads: int, k: int | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
         """Nodes near each query, nearest first, or None if a query reaches fewer than asked for.
 
@@ -122,22 +126,25 @@ class Graph:
         queries : ndarray of shape (n_queries, n_features), dtype float32
             Finite and C-contiguous.
         ef : int
-            Candidates while searching, at least 1; all of them are returned.
+            Candidates while searching, at least 1 and those of :meth:`keep_ef`.
         n_threads : int
             At least 1.
+        k : int, optional
+            How many of them are wanted, at most ef; by default all. More may come.
 
         Returns
         -------
-        nodes : ndarray of shape (n_queries, min(ef, len(self))), dtype int64
-        distances : ndarray of shape (n_queries, min(ef, len(self))), dtype float32
+        nodes : ndarray of shape (n_queries, min(k or ef, len(self))), dtype int64
+        distances : ndarray of the same shape, dtype float32
 
         Notes
         -----
         Each None leaks 12 bytes a candidate and query: hnswlib forgets its result there.
         """
+        # A larger ef goes as k, since hnswlib's own is state that parallel queries share.
+        asked = ef if k is None or ef > self._ef else k
         try:
-            # ef goes as k, since hnswlib's own ef is state that parallel queries would share.
-            nodes, distances = self._index.knn_query(queries, min(ef, self._n_nodes), n_threads)
+            nodes, distances = self._index.knn_query(queries, min(asked, self._n_nodes), n_threads)
         except RuntimeError:  # fewer found than asked for
             return None
         return nodes.view(np.int64), distances
@@ -174,6 +181,7 @@ class Graph:
 
     def _hold(self, index: Any, n_features: int, n_nodes: int, seed: int) -> None:
         self._index = index
+        self.keep_ef(1)
         self._n_features = n_features
         self._n_nodes = n_nodes
         self._seed = seed

@@ -660,7 +660,7 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         if X is None and n_neighbors is not None:
             raise ValueError("recall_curve needs queries X where n_neighbors is given")
         k = self._checked_n_neighbors(n_neighbors)
-        with self._lock.reading():
+        with self._lock.writing():
             queries = None if X is None else self._checked(X, None)
             return measured_curve(self._collection.nodes, queries, k, self._n_threads())
 
@@ -971,7 +971,8 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     def _checked_n_neighbors(self, n_neighbors: int | None) -> int:
         self._require_fit()
         k = self.n_neighbors if n_neighbors is None else n_neighbors
-        check_scalar(k, "n_neighbors", (int, np.integer), min_val=1)
+        if type(k) is not int or k < 1:
+            check_scalar(k, "n_neighbors", (int, np.integer), min_val=1)
         return int(k)
 
     def _nearest(

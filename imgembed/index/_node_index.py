@@ -130,8 +130,8 @@ class NodeIndex:
         nodes : ndarray of shape (n,), dtype int64
         """
         codes, scales = self.store.encode(vectors)
-        hashes = hash_rows(codes)
-        firsts, groups = _first_of_equal(codes, hashes)
+        hashes = hash_rows(codes, scales)
+        firsts, groups = _first_of_equal(codes, scales, hashes)
         nodes = self._known(
             codes[firsts], scales[firsts] if len(scales) else scales, hashes[firsts]
         )
@@ -220,6 +220,12 @@ class NodeIndex:
         """The nearest nodes that the graph finds with an ef, and those outside of it."""
         return self._visited(queries, k, ef, n_threads, None)
 
+    def keep_usual_ef(self) -> None:
+        """Give the graph the ef of most searches, which then return no more than is wanted."""
+        ef = self.planned_ef(self.settings.n_neighbors, 1, len(self))
+        if self.graph is not None:
+            self.graph.keep_ef(ef or 1)
+
     def chosen(self, nodes: Nodes, n_threads: int) -> "NodeIndex":
         """An index of some of the nodes, with a graph of its own."""
         chosen = NodeIndex(self.settings, self.store.n_features, self.progress)
@@ -236,7 +242,7 @@ class NodeIndex:
         if not len(self):
             return known
         if self._hashes is None:
-            self._hashes = hash_rows(self.store.arrays()[0])
+            self._hashes = hash_rows(*self.store.arrays())
         nodes = _first_places(self._hashes, hashes)
         same = np.flatnonzero(self._hashes[nodes] == hashes)
         # Unequal vectors of equal hash: the new one gets a node of its own, which is harmless.
@@ -299,6 +305,7 @@ class NodeIndex:
         if len(held_back) and len(self._order):
             self._tune(held_back, n_threads)
         self._insert(held_back, n_threads)
+        self.keep_usual_ef()
 
     def _is_fit_for_a_graph(self) -> bool:
         return any(np.abs(block).max(initial=0) > _SMALLEST for _, block in self.store.blocks())
@@ -319,8 +326,9 @@ class NodeIndex:
         )
 
     def _sample(self, nodes: Nodes) -> Nodes:
-        """Nodes that are held back: a tenth of what the graph will have, or fewer."""
-        n_held_back = min(_MOST_HELD_BACK, (len(self._order) + len(nodes)) // 10, len(nodes))
+        """Nodes that are held back: a part of what the graph will have, or fewer."""
+        n_all = len(self._order) + len(nodes)
+        n_held_back = min(max(n_all // 40, min(n_all // 10, 250)), _MOST_HELD_BACK, len(nodes))
         rng = np.random.default_rng(self.settings.seed + len(self))
         return np.sort(rng.choice(nodes, n_held_back, replace=False))
 
@@ -348,6 +356,8 @@ class NodeIndex:
 
     def _tune(self, held_back: Nodes, n_threads: int) -> None:
         """Measure what ef the graph needs, with queries that are not in it yet."""
+        assert self.graph is not None
+        self.graph.keep_ef(1)  # so that less can be tried
         graph_nodes = np.sort(self._order).astype(np.int64)
         queries = self.store.take(held_back)
         largest = len(graph_nodes)
@@ -420,7 +430,9 @@ class NodeIndex:
             distances, nodes = map(np.concatenate, zip(*blocks, strict=True))
             return distances, nodes
         assert self.graph is not None
-        found = self.graph.candidates(self._graph_vectors(queries), max(ef, k), n_threads)
+        # By distances of projections, all are looked at.
+        wanted = k if self._projection is None else None
+        found = self.graph.candidates(self._graph_vectors(queries), max(ef, k), n_threads, wanted)
         if found is None:  # it reaches fewer
             return np.full((len(queries), k), np.inf), np.full((len(queries), k), -1)
         places, farness = found
@@ -510,6 +522,7 @@ class NodeIndex:
         vectors = _GraphVectors(self, self._projection)
         self.graph = Graph.from_links(links, vectors, self.settings.space)  # type: ignore[arg-type]
         self.tuning = None if fields["tuning"] is None else Tuning.from_dict(fields["tuning"])
+        self.keep_usual_ef()
 
     def rebuild_graph(self, n_threads: int) -> None:
         """Make the graph anew from the vectors."""
@@ -532,7 +545,7 @@ class _GraphVectors:
 
 
 def _first_of_equal(
-    codes: NDArray[Any], hashes: NDArray[np.uint64]
+    codes: NDArray[Any], scales: Floats, hashes: NDArray[np.uint64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The first row of each set of equal rows, ascending, and the place therein of every row."""
     _, firsts, groups = np.unique(hashes, return_index=True, return_inverse=True)
@@ -541,7 +554,10 @@ def _first_of_equal(
         return every, every
     leaders = firsts[groups]
     followers = np.flatnonzero(leaders != np.arange(len(codes)))
-    unequal = followers[(codes[followers] != codes[leaders[followers]]).any(axis=1)]
+    differ = (codes[followers] != codes[leaders[followers]]).any(axis=1)
+    if len(scales):
+        differ |= scales[followers] != scales[leaders[followers]]
+    unequal = followers[differ]
     leaders[unequal] = unequal  # of equal hash only: each stands for itself
     firsts, groups = np.unique(leaders, return_inverse=True)
     return firsts, groups

@@ -77,6 +77,8 @@ class RecallCurve:
 def measured_curve(nodes: NodeIndex, queries: Floats | None, k: int, n_threads: int) -> RecallCurve:
     """The curve for queries, or what was measured when the graph was tuned.
 
+    Nothing else may search meanwhile.
+
     Parameters
     ----------
     nodes : NodeIndex
@@ -88,6 +90,15 @@ def measured_curve(nodes: NodeIndex, queries: Floats | None, k: int, n_threads: 
     -------
     curve : RecallCurve
     """
+    if nodes.graph is not None:
+        nodes.graph.keep_ef(1)  # so that less can be tried
+    try:
+        return _measured(nodes, queries, k, n_threads)
+    finally:
+        nodes.keep_usual_ef()
+
+
+def _measured(nodes: NodeIndex, queries: Floats | None, k: int, n_threads: int) -> RecallCurve:
     if queries is None:
         points = list(nodes.curve())
         n_queries = 0 if nodes.tuning is None else nodes.tuning.n_queries

@@ -201,27 +201,24 @@ def _are_sound(vectors: Floats, unit: bool) -> bool:
     return bool((zero | (np.abs(squares - 1) <= _ROUNDING)).all() and not vectors[zero].any())
 
 
-def hash_rows(codes: NDArray[Any]) -> NDArray[np.uint64]:
-    """A hash of each row's bytes: equal rows have equal ones.
+def hash_rows(codes: NDArray[Any], scales: Floats) -> NDArray[np.uint64]:
+    """A hash of each encoded row: equal rows have equal ones.
 
     Parameters
     ----------
     codes : ndarray of shape (n, n_features)
+    scales : ndarray of shape (n,) or (0,), dtype float32
 
     Returns
     -------
     hashes : ndarray of shape (n,), dtype uint64
+        The bits of a random weighted sum, which is computed in the same order for every row.
     """
-    weights = np.random.default_rng(0).integers(1, 2**63, codes.shape[1], np.uint64) * 2 + 1
-    hashes = np.empty(len(codes), np.uint64)
-    unsigned = np.dtype(f"u{codes.dtype.itemsize}")
+    weights = np.random.default_rng(0).uniform(0.5, 1, codes.shape[1] + 1)
+    sums = np.zeros(len(codes))
+    sums[: len(scales)] = scales * weights[-1]
     step = max(1, _BLOCK_ENTRIES // max(1, codes.shape[1]))
     for start in range(0, len(codes), step):
-        # Zeros get one sign.
-        block = codes[start : start + step] + codes.dtype.type(0)
-        block = block.view(unsigned).astype(np.uint64)
-        # Mixed first: a sum of products alone maps many permutations of few values together.
-        block *= np.uint64(0x9E3779B97F4A7C15)
-        block ^= block >> np.uint64(32)
-        hashes[start : start + step] = np.einsum("ij,j->i", block, weights)
-    return hashes
+        block = codes[start : start + step].astype(np.float64)
+        sums[start : start + step] += np.einsum("ij,j->i", block, weights[:-1])
+    return (sums + 0.0).view(np.uint64)  # zeros with one sign
