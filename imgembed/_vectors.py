@@ -10,18 +10,20 @@ from numpy.typing import NDArray
 _SMALLEST, _LARGEST = 1e-12, 1e24
 
 
-def normalise_rows(vectors: NDArray[Any]) -> NDArray[Any]:
+def normalise_rows(vectors: NDArray[Any], squares: NDArray[Any] | None = None) -> NDArray[Any]:
     """Vectors scaled to unit L2 norm; vectors of zeros stay so.
 
     Parameters
     ----------
     vectors : ndarray of shape (..., n_features), of floats
+    squares : ndarray of shape (...), optional
+        What :func:`squared_norms` gives, if it is known.
 
     Returns
     -------
     normalised : ndarray of the same shape and dtype
     """
-    squares = np.einsum("...i,...i->...", vectors, vectors)[..., np.newaxis]
+    squares = (squared_norms(vectors) if squares is None else squares)[..., np.newaxis]
     if squares.size == 1 and _SMALLEST < squares.item() < _LARGEST:  # in few microseconds
         alone: NDArray[Any] = vectors / vectors.dtype.type(sqrt(squares.item()))
         return alone
@@ -36,3 +38,18 @@ def normalise_rows(vectors: NDArray[Any]) -> NDArray[Any]:
     extreme: NDArray[Any] = scaled / np.where(norms > 0, norms, 1)
     # Row by row the same way, whatever the others are: equal rows stay equal.
     return np.where(ordinary, vectors / np.sqrt(np.where(ordinary, squares, 1)), extreme)
+
+
+def squared_norms(vectors: NDArray[Any]) -> NDArray[Any]:
+    """Squared L2 norms, inf or 0 without a word where they overflow or vanish.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (..., n_features), of floats
+
+    Returns
+    -------
+    squares : ndarray of shape (...), of the same dtype
+    """
+    squares: NDArray[Any] = np.einsum("...i,...i->...", vectors, vectors)
+    return squares

@@ -141,12 +141,15 @@ class Tuning:
 
     def ef(self, n_neighbors: float) -> int:
         """The ef for any number of neighbours, between and beyond those measured."""
-        measured = sorted(self.sufficient.items())
-        largest, its_ef = measured[-1]
-        if n_neighbors >= largest:
-            return round(its_ef * n_neighbors / largest)
-        numbers, efs = zip(*measured, strict=True)
-        return max(round(float(np.interp(n_neighbors, numbers, efs))), int(n_neighbors))
+        below = fewest = 0
+        for number, ef in sorted(self.sufficient.items()):
+            if n_neighbors <= number:
+                if not below:  # no fewer than were measured
+                    return ef
+                share = (n_neighbors - below) / (number - below)
+                return max(round(fewest + share * (ef - fewest)), int(n_neighbors))
+            below, fewest = number, ef
+        return round(fewest * n_neighbors / below)
 
     def estimate(self, n_neighbors: int, ef: int) -> RecallEstimate:
         """What was measured nearest below an ef."""
