@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from math import sqrt
+from math import hypot, sqrt
 from typing import Any
 
 import numpy as np
@@ -110,6 +110,11 @@ class RecallPoint:
     recall: float
     error: float
 
+    @classmethod
+    def of(cls, ef: int, shares: NDArray[np.float64]) -> "RecallPoint":
+        """The mean of what single queries find."""
+        return cls(ef, float(shares.mean()), float(shares.std()) / sqrt(len(shares)))
+
     def as_estimate(self, n_neighbors: int, n_queries: int) -> RecallEstimate:
         """The recall with its confidence interval."""
         # Where all queries agree the error is 0 and says nothing: the rule of three does.
@@ -191,7 +196,7 @@ class Tuning:
 
 
 def smallest_ef(
-    searched: Searched, exact: Distances, target: float, largest: int
+    searched: Searched, exact: Distances, target: float, largest: int, n_strays: int = 0
 ) -> tuple[int, list[RecallPoint]]:
     """The smallest ef whose recall reaches a target, or ``largest``.
 
@@ -205,6 +210,9 @@ def smallest_ef(
         The recall, which the measured one must exceed by its standard error.
     largest : int
         Where to stop.
+    n_strays : int, default=0
+        So many of the last queries are strays: they count as much as all others together when an
+        ef is chosen, and are not in the points.
 
     Returns
     -------
@@ -213,10 +221,14 @@ def smallest_ef(
         All that was measured, by ascending ef.
     """
     points: dict[int, RecallPoint] = {}
+    n_usual = len(exact) - n_strays
 
     def suffices(ef: int) -> bool:
-        points[ef] = measure(searched, exact, ef)
-        return points[ef].recall - points[ef].error >= target
+        shares = found_shares(searched(ef), exact)
+        points[ef] = usual = RecallPoint.of(ef, shares[:n_usual])
+        strays = RecallPoint.of(ef, shares[n_usual:]) if n_strays else usual
+        error = hypot(usual.error, strays.error) / 2 if n_strays else usual.error
+        return (usual.recall + strays.recall) / 2 - error >= target
 
     below, ef = exact.shape[1], min(max(_FIRST_EF, exact.shape[1]), largest)
     while not suffices(ef) and ef < largest:
@@ -230,7 +242,7 @@ def smallest_ef(
     return ef, [points[tried] for tried in sorted(points)]
 
 
-def measure(searched: Searched, exact: Distances, ef: int) -> RecallPoint:
+def measure(searched: Searched, exact: Distances, ef: int, n_strays: int = 0) -> RecallPoint:
     """The recall of an ef.
 
     Parameters
@@ -240,13 +252,14 @@ def measure(searched: Searched, exact: Distances, ef: int) -> RecallPoint:
     exact : ndarray of shape (n_queries, n_neighbors), dtype float64
         Distances of the true neighbours, ascending.
     ef : int
+    n_strays : int, default=0
+        So many of the last queries are left out.
 
     Returns
     -------
     point : RecallPoint
     """
-    shares = found_shares(searched(ef), exact)
-    return RecallPoint(ef, float(shares.mean()), float(shares.std()) / sqrt(len(shares)))
+    return RecallPoint.of(ef, found_shares(searched(ef), exact)[: len(exact) - n_strays])
 
 
 def found_shares(found: Distances, exact: Distances) -> NDArray[np.float64]:
