@@ -24,7 +24,8 @@ class RecallEstimate:
     """The share of true neighbours that an index finds, measured when it was built or grew.
 
     The queries were vectors that were not in the graph yet. Queries from the graph would find
-    themselves and what they are linked to, and overstate the recall.
+    themselves and what they are linked to, and overstate the recall. That of queries which are
+    unlike all that is in the index is lower; the ef was chosen with such ones in mind.
 
     Parameters
     ----------
