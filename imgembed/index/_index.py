@@ -21,9 +21,9 @@ from ._locks import SharedLock
 from ._metadata import check_features, estimator_from, metadata_of, notes_from
 from ._near_duplicates import complete_linkage_groups
 from ._neighbors import Neighbors
-from ._node_index import Settings
 from ._pairs import Calibration, calibrated
 from ._recall import RecallCurve, measured_curve
+from ._settings import Settings
 from ._snapshot import GRAPH_ARRAYS, unpack
 from ._sparse import neighbour_graph, rows_of_pairs, without_self
 from ._storage import read_snapshot, write_snapshot

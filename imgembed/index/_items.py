@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._node_index import Distances, Found, Nodes
+from ._found import Distances, Found, fitted
+
+Nodes = NDArray[np.int64]
 
 Slots = NDArray[np.int64]
 
@@ -89,7 +91,7 @@ class Items:
         Parameters
         ----------
         found : tuple of distances and nodes of shape (n_queries, n_found)
-            Nodes of -1 stand for nothing.
+            NDArray[np.int64] of -1 stand for nothing.
         k : int
         n_nodes : int
         allowed : ndarray of shape (n_slots,), dtype bool, or None
@@ -101,7 +103,7 @@ class Items:
         """
         distances, nodes = found
         if self.is_plain(n_nodes):
-            return _fitted(distances, nodes, k)
+            return fitted(distances, nodes, k)
         starts, members = self._members(n_nodes)
         if allowed is not None:
             kept = allowed[members]
@@ -129,13 +131,13 @@ class Items:
             entries, slots = entries[allowed[slots]], slots[allowed[slots]]
         return query[entries], slots, distances[entries]
 
-    def compacted(self) -> tuple["Items", Nodes]:
+    def compacted(self) -> tuple["Items", NDArray[np.int64]]:
         """Items without gaps, and the nodes that are still in use, ascending."""
         nodes, node_of = np.unique(self.node_of[self.living], return_inverse=True)
         return Items(node_of.astype(np.int32)), nodes.astype(np.int64)
 
     def n_used_nodes(self, n_nodes: int) -> int:
-        """Nodes that have an item."""
+        """NDArray[np.int64] that have an item."""
         return int(np.count_nonzero(self._marked(n_nodes, self.living)))
 
     def _marked(self, n_nodes: int, slots: Slots) -> NDArray[np.bool_]:
@@ -155,7 +157,11 @@ class Items:
 
 
 def _expanded(
-    distances: Distances, nodes: Nodes, starts: NDArray[np.int64], members: Slots, k: int
+    distances: Distances,
+    nodes: Nodes,
+    starts: NDArray[np.int64],
+    members: Slots,
+    k: int,
 ) -> Found:
     """Each node replaced by its members, the first k of each query."""
     n_queries, n_found = nodes.shape
@@ -172,15 +178,3 @@ def _expanded(
     out[0][query[first], place[first]] = distances.ravel()[entries[first]]
     out[1][query[first], place[first]] = slots[first]
     return out
-
-
-def _fitted(distances: Distances, nodes: Nodes, k: int) -> Found:
-    """Exactly k columns."""
-    missing = k - nodes.shape[1]
-    if missing <= 0:
-        return distances[:, :k], nodes[:, :k]
-    width = ((0, 0), (0, missing))
-    return (
-        np.pad(distances, width, constant_values=np.inf),
-        np.pad(nodes, width, constant_values=-1),
-    )

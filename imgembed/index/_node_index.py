@@ -1,7 +1,7 @@
 """NodeIndex: distinct vectors, each a node, and how they are searched."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, Self
 
 import numpy as np
@@ -11,17 +11,17 @@ from tqdm.auto import tqdm
 from .._vectors import normalise_rows
 from ._costs import vectors_per_candidate
 from ._exact import exact_neighbors, paired_distances, rank_candidates
+from ._found import Distances, Found, allowed_first, fitted, merged
 from ._hnsw import Graph
 from ._projection import Projection
 from ._rounding import stored_recall
+from ._settings import Settings
 from ._structure import GraphLinks
 from ._tuning import RecallEstimate, RecallPoint, Tuning, measure, smallest_ef
-from ._vector_store import VectorStore, hash_rows
+from ._vector_store import VectorStore, first_of_equal, first_places, hash_rows
 
 Floats = NDArray[np.float32]
-Distances = NDArray[np.float64]
 Nodes = NDArray[np.int64]
-Found = tuple[Distances, Nodes]
 
 # Seconds of work before "auto" shows progress.
 _PROGRESS_DELAY = 2.0
@@ -41,8 +41,6 @@ _SPARE, _SPARE_PROJECTED = 0.25, 0.5
 _STRAY = 1 / 3
 # Where a filter leaves a share of the nodes, chance leaves fewer of some neighbourhoods.
 _MARGIN = 1.25
-# So many hashes are looked for one by one, more by sorting.
-_FEW = 16
 # Nodes added to the graph between two looks at signals such as Ctrl-C.
 _NODES_AT_ONCE = 10_000
 # Axes of the graph where vectors are stored in little space, and vectors that choose them.
@@ -56,42 +54,6 @@ _CANDIDATES_AT_ONCE = 1_000_000
 _NEAR = 0.01
 # Below this the squares of entries vanish in float32, in which the graph computes.
 _SMALLEST = 1e-15
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides how nodes are stored and searched: parameters of the index at fit."""
-
-    metric: str
-    algorithm: str
-    n_neighbors: int
-    M: int
-    ef_construction: int
-    ef_search: int | None
-    target_recall: float
-    storage: str
-    seed: int
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """The settings that a file holds; what parameters may be is checked by the index.
-
-        Raises
-        ------
-        ValueError or TypeError
-            If they are others, or what must be whole is not.
-        """
-        settings = cls(**fields)
-        whole = [settings.n_neighbors, settings.M, settings.ef_construction, settings.seed]
-        whole += [] if settings.ef_search is None else [settings.ef_search]
-        if any(type(number) is not int for number in whole) or not 0 <= settings.seed < 2**32:
-            raise ValueError(f"{whole} are not whole numbers, or not such as a search takes")
-        return settings
-
-    @property
-    def space(self) -> str:
-        """The graph's measure: for unit vectors the inner product is the cosine."""
-        return "l2" if self.metric == "euclidean" else "ip"
 
 
 class NodeIndex:
@@ -135,7 +97,7 @@ class NodeIndex:
         """
         codes, scales = self.store.encode(vectors)
         hashes = hash_rows(codes, scales)
-        firsts, groups = _first_of_equal(codes, scales, hashes)
+        firsts, groups = first_of_equal(codes, scales, hashes)
         nodes = self._known(
             codes[firsts], scales[firsts] if len(scales) else scales, hashes[firsts]
         )
@@ -247,7 +209,7 @@ class NodeIndex:
             return known
         if self._hashes is None:
             self._hashes = hash_rows(*self.store.arrays())
-        nodes = _first_places(self._hashes, hashes)
+        nodes = first_places(self._hashes, hashes)
         same = np.flatnonzero(self._hashes[nodes] == hashes)
         # Unequal vectors of equal hash: the new one gets a node of its own, which is harmless.
         some = scales[same] if len(scales) else scales
@@ -427,12 +389,12 @@ class NodeIndex:
             distances, nodes = self._graph_candidates(queries, k, ef, n_threads)
         else:
             distances, nodes = self._graph_candidates(queries, ef, ef, n_threads)
-            distances, nodes = _allowed_first(distances, nodes, allowed, k)
+            distances, nodes = allowed_first(distances, nodes, allowed, k)
         if not len(self._outside):
             return distances, nodes
         outside = self._outside if allowed is None else self._outside[allowed[self._outside]]
         beside = exact_neighbors(self.store, queries, k, self.settings.metric, outside)
-        return _merged((distances, nodes), beside, k)
+        return merged((distances, nodes), beside, k)
 
     def _graph_candidates(self, queries: Floats, k: int, ef: int, n_threads: int) -> Found:
         """The first k of ef candidates, by distances of their stored vectors."""
@@ -454,9 +416,9 @@ class NodeIndex:
         if self._projection is not None:
             nodes = self._order[places].astype(np.int64)
             distances, nodes = rank_candidates(self.store, queries, nodes, self.settings.metric)
-            return _padded(distances[:, :k], nodes[:, :k], k)
+            return fitted(distances[:, :k], nodes[:, :k], k)
         nodes = self._order.take(places[:, :k]).astype(np.int64)
-        return _padded(*self._as_distances(farness[:, :k], nodes, queries), k)
+        return fitted(*self._as_distances(farness[:, :k], nodes, queries), k)
 
     def _as_distances(self, farness: Floats, nodes: Nodes, queries: Floats) -> Found:
         """Distances by the graph's measure, ascending, and their nodes."""
@@ -559,64 +521,7 @@ class _GraphVectors:
         )
 
 
-def _first_of_equal(
-    codes: NDArray[Any], scales: Floats, hashes: NDArray[np.uint64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The first row of each set of equal rows, ascending, and the place therein of every row."""
-    _, firsts, groups = np.unique(hashes, return_index=True, return_inverse=True)
-    if len(firsts) == len(codes):
-        every = np.arange(len(codes))
-        return every, every
-    leaders = firsts[groups]
-    followers = np.flatnonzero(leaders != np.arange(len(codes)))
-    differ = (codes[followers] != codes[leaders[followers]]).any(axis=1)
-    if len(scales):
-        differ |= scales[followers] != scales[leaders[followers]]
-    unequal = followers[differ]
-    leaders[unequal] = unequal  # of equal hash only: each stands for itself
-    firsts, groups = np.unique(leaders, return_inverse=True)
-    return firsts, groups
-
-
-def _first_places(hashes: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> Nodes:
-    """Where each hash is, or any place if it is nowhere."""
-    if len(wanted) <= _FEW:
-        return np.array([int(np.argmax(hashes == one)) for one in wanted], np.int64)
-    order = np.argsort(hashes, kind="stable")
-    places = np.searchsorted(hashes, wanted, sorter=order)
-    return order[np.minimum(places, len(order) - 1)]
-
-
 def _at_least(new: Tuning, old: Tuning) -> Tuning:
     """New measurements, where no ef falls: they were made with the latest vectors alone."""
     sufficient = {k: max(ef, old.ef(k)) for k, ef in new.sufficient.items()}
     return replace(new, sufficient=sufficient)
-
-
-def _allowed_first(distances: Distances, nodes: Nodes, allowed: NDArray[np.bool_], k: int) -> Found:
-    """The first k allowed ones of each row; inf and -1 where there are fewer."""
-    kept = allowed[nodes] & (nodes >= 0)
-    first = np.argsort(~kept, axis=1, kind="stable")[:, :k]
-    kept = np.take_along_axis(kept, first, 1)
-    return (
-        np.where(kept, np.take_along_axis(distances, first, 1), np.inf),
-        np.where(kept, np.take_along_axis(nodes, first, 1), -1),
-    )
-
-
-def _merged(one: Found, other: Found, k: int) -> Found:
-    distances = np.hstack([one[0], other[0]])
-    nodes = np.hstack([one[1], other[1]])
-    first = np.argsort(distances, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(distances, first, 1), np.take_along_axis(nodes, first, 1)
-
-
-def _padded(distances: Distances, nodes: Nodes, k: int) -> Found:
-    missing = k - nodes.shape[1]
-    if missing <= 0:
-        return distances, nodes
-    width = ((0, 0), (0, missing))
-    return (
-        np.pad(distances, width, constant_values=np.inf),
-        np.pad(nodes, width, constant_values=-1),
-    )

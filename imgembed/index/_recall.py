@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._exact import exact_neighbors
-from ._node_index import Distances, Floats, NodeIndex
+from ._found import Distances
+from ._node_index import Floats, NodeIndex
 from ._tuning import RecallPoint, measure
 
 # Queries whose speed is measured.

@@ -17,6 +17,8 @@ _BLOCK_ENTRIES = 4_000_000
 # small storage; squares of unit vectors so near to 1; widths for which one vector fits memory.
 _LARGEST = 1.001e15
 _ROUNDING = 1e-4
+# So many hashes are looked for one by one, more by sorting.
+_FEW = 16
 # Vectors whose mean is the centre; how much larger its square may be than theirs about it.
 _N_CENTRED = 10_000
 _FAR = 100
@@ -222,3 +224,31 @@ def hash_rows(codes: NDArray[Any], scales: Floats) -> NDArray[np.uint64]:
         block = codes[start : start + step].astype(np.float64)
         sums[start : start + step] += np.einsum("ij,j->i", block, weights[:-1])
     return (sums + 0.0).view(np.uint64)  # zeros with one sign
+
+
+def first_of_equal(
+    codes: NDArray[Any], scales: Floats, hashes: NDArray[np.uint64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first row of each set of equal rows, ascending, and the place therein of every row."""
+    _, firsts, groups = np.unique(hashes, return_index=True, return_inverse=True)
+    if len(firsts) == len(codes):
+        every = np.arange(len(codes))
+        return every, every
+    leaders = firsts[groups]
+    followers = np.flatnonzero(leaders != np.arange(len(codes)))
+    differ = (codes[followers] != codes[leaders[followers]]).any(axis=1)
+    if len(scales):
+        differ |= scales[followers] != scales[leaders[followers]]
+    unequal = followers[differ]
+    leaders[unequal] = unequal  # of equal hash only: each stands for itself
+    firsts, groups = np.unique(leaders, return_inverse=True)
+    return firsts, groups
+
+
+def first_places(hashes: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Where each hash is, or any place if it is nowhere."""
+    if len(wanted) <= _FEW:
+        return np.array([int(np.argmax(hashes == one)) for one in wanted], np.int64)
+    order = np.argsort(hashes, kind="stable")
+    places = np.searchsorted(hashes, wanted, sorter=order)
+    return order[np.minimum(places, len(order) - 1)]
