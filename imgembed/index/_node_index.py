@@ -330,7 +330,10 @@ class NodeIndex:
         queries = np.concatenate([queries, strays])
         largest = len(graph_nodes)
         sufficient, curve = {}, tuple[RecallPoint, ...]()
-        numbers = sorted({min(n, largest) for n in (self.settings.n_neighbors, 100)})
+        usual = min(self.settings.n_neighbors, largest)
+        numbers = [usual]
+        if self.settings.ef_search is None:  # an ef that is given needs no other
+            numbers = sorted({usual, min(100, largest)})
         exact = exact_neighbors(self.store, queries, numbers[-1], self.settings.metric, graph_nodes)
 
         def scans(ef: int) -> bool:
@@ -354,7 +357,7 @@ class NodeIndex:
                 )
             # Where none suffices that is worth it, it stays so while the graph grows.
             sufficient[k] = largest if scans(ef) else ef
-            curve = curve or tuple(points)
+            curve = tuple(points) if k == usual else curve
         tuning = Tuning(len(graph_nodes) + len(held_back), len(held_back), sufficient, curve)
         self.tuning = tuning if self.tuning is None else _at_least(tuning, self.tuning)
 
