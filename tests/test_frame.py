@@ -62,7 +62,7 @@ BASES = {"ImageEmbedder", "classical.LocalFeatureExtractor"}
 def public_names() -> list[str]:
     """All public classes and functions, and the methods that are written here."""
     names = [name for name in imgembed.__all__ if not inspect.ismodule(getattr(imgembed, name))]
-    for room in set(imgembed.__all__) - set(names):
+    for room in sorted(set(imgembed.__all__) - set(names)):  # in one order, for several processes
         module = getattr(imgembed, room)
         named = getattr(module, "__all__", [n for n in vars(module) if not n.startswith("_")])
         names += [

@@ -134,7 +134,7 @@ def test_numpy_reads_the_files_of_arrays(array: NDArray[Any]) -> None:
         {"x": b"bytes"},
         {"x": "long" * (MOST_MANIFEST_BYTES // 4)},
     ],
-    ids=lambda meta: repr(meta)[:30],
+    ids=lambda meta: repr(meta)[:12],
 )
 def test_meta_that_would_not_come_back_is_refused(folder: Path, meta: dict[Any, Any]) -> None:
     before = tree(folder)
