@@ -49,7 +49,13 @@ VITS = {
 }
 
 
-@pytest.mark.parametrize("name", VITS)
+LARGE = ("vit_base_patch16_224", "vit_small_patch14_reg4_dinov2")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in VITS],
+)
 def test_vit_equals_timms_tokens_pooled_by_hand(name: str, tmp_path: Path) -> None:
     reference = network(name, num_classes=0)
     torch.save(reference.state_dict(), tmp_path / "vit.pth")
