@@ -49,7 +49,7 @@ Describe = Callable[[list[Any]], NDArray[np.float32]]
 _READ_AHEAD = 4
 # Known vectors that pass with a batch at most, lest they pile up behind it.
 _MOST_KNOWN = 256
-_PROGRESS_DELAY = 2.0  # seconds; shorter work shows no bar
+PROGRESS_DELAY = 2.0  # seconds; shorter work shows no bar
 
 
 class FingerprintError(ValueError):
@@ -139,7 +139,7 @@ class ImageTransformer(TransformerMixin, BaseEstimator, ABC):
             initial=n_done,
             desc=type(self).__name__,
             unit="image",
-            delay=_PROGRESS_DELAY if self.progress == "auto" else 0,
+            delay=PROGRESS_DELAY if self.progress == "auto" else 0,
             disable=None if self.progress == "auto" else not self.progress,
         )
 

@@ -27,6 +27,7 @@ import numpy as np
 import pandas
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
+from storage_faults import mutated
 
 from imgembed import NearestNeighborIndex
 from imgembed.index import CorruptIndexError, _node_index
@@ -235,7 +236,7 @@ def damage_index(n_mutations: int, seed: int) -> Counter[str]:
         for path in [folder / MANIFEST_NAME, *sorted(folder.glob("gen-*/*"))]:
             rng, content = np.random.default_rng(seed), path.read_bytes()
             for number in range(n_mutations):
-                path.write_bytes(mutated(content, rng))
+                path.write_bytes(otherwise(content, rng))
                 with _at_most(_SECONDS_A_CASE):
                     outcome = _outcome_of_damage(folder, path, index, number)
                 outcomes[f"{path.name}: {outcome}"] += 1
@@ -269,27 +270,10 @@ def _outcome_of_rebuilding(folder: Path, path: Path, index: NearestNeighborIndex
     return "rebuilt"
 
 
-def mutated(content: bytes, rng: np.random.Generator) -> bytes:
-    """Content with one random damage."""
-    start, stop = sorted(map(int, rng.integers(0, len(content) + 1, 2)))
-    before, middle, after = content[:start], content[start:stop], content[stop:]
-    flipped = bytearray(content)
-    if content:
-        flipped[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
-    damages = (
-        bytes(flipped),
-        bytes(flipped),  # twice, being the likeliest
-        before,
-        before + after,
-        before + middle + middle + after,
-        before + bytes(len(middle)) + after,
-        before + rng.bytes(len(middle)) + after,
-        content + bytes(int(rng.integers(1, 5000))),
-        rng.bytes(len(content)),
-        b"",
-    )
-    damaged = damages[rng.integers(len(damages))]
-    return damaged if damaged != content else mutated(content, rng)
+def otherwise(content: bytes, rng: np.random.Generator) -> bytes:
+    """Content with one random damage that does not leave it as it was."""
+    damaged = mutated(content, rng)
+    return damaged if damaged != content else otherwise(content, rng)
 
 
 # Forged files.

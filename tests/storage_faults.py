@@ -116,7 +116,7 @@ def damage_files(n_mutations: int, seed: int) -> Counter[str]:
         for path in [folder / MANIFEST_NAME, *generations(folder)[0].iterdir()]:
             rng, content = np.random.default_rng(seed), path.read_bytes()
             for i in range(n_mutations):
-                path.write_bytes(_mutated(content, rng))
+                path.write_bytes(mutated(content, rng))
                 same = path.read_bytes() == content
                 outcome = _outcome(folder, sound, mapped=i % 2 == 0)
                 assert outcome == ("same" if same else "CorruptIndexError"), (path, i, outcome)
@@ -419,12 +419,13 @@ def _outcome(folder: Path, sound: Snapshot, *, mapped: bool) -> str:
     return "same" if arrays and loaded.blobs.items() <= sound.blobs.items() else "wrong"
 
 
-def _mutated(content: bytes, rng: np.random.Generator) -> bytes:
+def mutated(content: bytes, rng: np.random.Generator) -> bytes:
     """Content with one random damage."""
     start, stop = sorted(map(int, rng.integers(0, len(content) + 1, 2)))
     before, middle, after = content[:start], content[start:stop], content[stop:]
     flipped = bytearray(content)
-    flipped[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+    if content:
+        flipped[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
     damages = (
         bytes(flipped),
         bytes(flipped),  # twice, being the likeliest

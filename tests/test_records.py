@@ -246,7 +246,7 @@ def test_other_forms_of_records_are_refused() -> None:
             records.append(None, unfit, 1)
 
 
-def test_replace_empties_the_other_columns_and_update_leaves_them() -> None:
+def test_upsert_empties_the_other_columns_and_update_leaves_them() -> None:
     records = shop()
     records.update([0], {"price": [11]})
     records.update([1, 2], [{"price": 5}, {"category": "cap", "colour": "red"}])
@@ -254,7 +254,7 @@ def test_replace_empties_the_other_columns_and_update_leaves_them() -> None:
     assert [row["price"] for row in rows] == [11.0, 5.0, None]
     assert [row["category"] for row in rows] == ["shoe", "shoe", "cap"]
     assert [row["colour"] for row in rows] == [None, None, "red"]
-    records.replace([0], [{"category": "boot"}])
+    assert records.upsert(["a"], [{"category": "boot"}], 1).tolist() == [0]
     assert records.records_at([0]) == [
         {"price": None, "category": "boot", "in_stock": None, "order by": None, "colour": None}
     ]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from .._vectors import normalise_rows
+from ..base import PROGRESS_DELAY
 from ._costs import vectors_per_candidate
 from ._exact import exact_neighbors, paired_distances, rank_candidates
 from ._found import Distances, Found, allowed_first, fitted, merged
@@ -23,8 +24,6 @@ from ._vector_store import VectorStore, first_of_equal, first_places, hash_rows
 Floats = NDArray[np.float32]
 Nodes = NDArray[np.int64]
 
-# Seconds of work before "auto" shows progress.
-_PROGRESS_DELAY = 2.0
 # Below this many nodes a scan by matrix products is exact and no slower than a graph.
 _EXACT_BELOW = 10_000
 # New nodes are scanned beside the graph until there are more than this; then they join it.
@@ -312,7 +311,7 @@ class NodeIndex:
             starts,
             desc="building the graph",
             disable=None if self.progress == "auto" else not self.progress,
-            delay=_PROGRESS_DELAY if self.progress == "auto" else 0,
+            delay=PROGRESS_DELAY if self.progress == "auto" else 0,
         )
 
     def _graph_vectors(self, vectors: Floats) -> Floats:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._optional import import_optional
 from ._exact import exact_neighbors
 from ._found import Distances
 from ._node_index import Floats, NodeIndex
@@ -68,8 +69,6 @@ class RecallCurve:
         ImportError
             If pandas is not installed (extra ``pandas``).
         """
-        from .._optional import import_optional
-
         pandas = import_optional("pandas", extra="pandas", needed_by="RecallCurve.to_pandas")
         names = ("ef", "recall", "low", "high", "queries_per_second")
         return pandas.DataFrame({name: getattr(self, name) for name in names})

@@ -266,22 +266,6 @@ class Records:
                 return np.arange(self._n_slots)
             return np.array(all_slots(self._connection), dtype=np.int64)
 
-    def replace(self, slots: ArrayLike, records: Any) -> None:
-        """Replace the records of items whole: columns that are not given become None.
-
-        Raises
-        ------
-        IndexError
-            If a slot holds no item.
-        TypeError, ValueError
-            If a value cannot be kept.
-        """
-        with self._lock:
-            listed = self._living_slots(slots)
-            columns = as_columns(records, len(listed))
-            absent = {name: [None] * len(listed) for name in self._columns if name not in columns}
-            self._write(listed, absent | columns)
-
     def update(self, slots: ArrayLike, records: Any) -> None:
         """Change the given columns of items; with dicts, the given keys of each.
 
@@ -301,7 +285,9 @@ class Records:
                     for row, record in enumerate(records):
                         if name not in record:
                             values[row] = before[row].get(name)
-            self._write(listed, columns)
+            if columns and listed:
+                with self._change() as table:
+                    update_rows(table, listed, self._encoded(columns))
 
     def remove(self, slots: ArrayLike) -> None:
         """Remove the items at these slots.
@@ -449,11 +435,6 @@ class Records:
         present = self._slots_of_keys(ids.keys) if self._n_living else {}
         if present:
             raise DuplicateIdError(f"there is already {named_ids(ids.decoded(present))}")
-
-    def _write(self, slots: Sequence[int], columns: Mapping[str, list[Any]]) -> None:
-        if columns and slots:
-            with self._change() as table:
-                update_rows(table, slots, self._encoded(columns))
 
     def _insert(self, table: sqlite3.Connection, ids: EncodedIds, values: EncodedColumns) -> None:
         insert_rows(table, self._n_slots, ids, values)
