@@ -227,8 +227,8 @@ class NetworkEmbedder(ImageEmbedder):
         """After unpickling, the weights must be those that were there before."""
         if getattr(self, "weights_digest_", digest) != digest:
             raise CheckpointError(
-                f"the weights of {self!r} are not those that it was pickled with; get the old ones "
-                "back, or make a new embedder and embed the images again"
+                f"the weights of {self!r} are not those that it was saved or pickled with; get the "
+                "old ones back, or make a new embedder and embed the images again"
             )
         self.weights_digest_ = digest
 
