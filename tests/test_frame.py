@@ -107,7 +107,9 @@ def _is_error(name: str) -> bool:
 ROOMS = {
     r"Image\.open\(|cv2\.imread|cv2\.imdecode": ("images.py",),
     r"import hnswlib": ("index/_hnsw.py",),
-    r"torch\.(load|save|jit\.\w+)\(|import safetensors": ("deep/_archives.py",),
+    r"torch\.(load|save|jit\.\w+)\(": ("deep/_archives.py",),
+    # Objects are read without torch, which a search by HOG or SIFT does not load.
+    r"import safetensors": ("deep/_archives.py", "embedder_files/_packing.py"),
     r'"open_clip"': ("deep/_open_clip.py",),
     r"^\s*(import|from) (torch|timm)\b": ("deep/", "training/"),
 }

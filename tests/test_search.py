@@ -233,7 +233,7 @@ def test_words_are_shown_where_an_image_would_be(tmp_path: Path) -> None:
 def test_a_search_has_either_images_or_words() -> None:
     search = ImageSearch(NamedColours()).fit(colours())
     for images, text in ((None, None), (colours(), "red")):
-        with pytest.raises(TypeError, match=r"either images or text=\.\.\., and not both"):
+        with pytest.raises(TypeError, match=r"either images, text=\.\.\. or ids=\.\.\., and one"):
             search.search(images, text=text)
     with pytest.raises(NotFittedError):
         ImageSearch(NamedColours()).search(text="red")

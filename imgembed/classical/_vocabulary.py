@@ -341,7 +341,7 @@ class VisualVocabulary(BaseEstimator):
         if self._is_approximate:
             measured, sample = _held_out(sample)
             make_assigner = partial(
-                CellAssigner,
+                CellAssigner.learn,
                 descriptors=measured,
                 encode=self._format.encode,
                 agreement=_AGREEMENT,

@@ -5,7 +5,7 @@ block by block. Between points of bits the squared Euclidean distance is the Ham
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,7 @@ class ExactAssigner:
     """
 
     def __init__(self, words: Points) -> None:
+        self.words = words
         self._starts = range(0, len(words), _WORDS_BLOCK)
         self._blocks = [_with_norms(words[start : start + _WORDS_BLOCK]) for start in self._starts]
 
@@ -72,19 +73,13 @@ class CellAssigner:
     Parameters
     ----------
     words : ndarray of shape (n_words, n_dimensions), dtype float32
-    descriptors : ndarray of shape (n_descriptors, n_dimensions)
-        What the agreement is measured on.
-    encode : callable
-        Makes points of descriptors.
-    agreement : float
-        The share of descriptors for which the exact nearest word must be found.
-
-    Attributes
-    ----------
+    centres : ndarray of shape (n_cells, n_dimensions), dtype float32
+    cell_of : ndarray of shape (n_words,), dtype intp
+        The cell of each word.
     n_probes : int
         Cells that are looked into.
     agreement : float
-        For which share of the descriptors the exact nearest word was found.
+        For which share of descriptors the exact nearest word was found.
 
     References
     ----------
@@ -93,12 +88,15 @@ class CellAssigner:
     """
 
     def __init__(
-        self, words: Points, descriptors: NDArray[Any], encode: Encode, agreement: float
+        self,
+        words: Points,
+        centres: Points,
+        cell_of: Labels,
+        n_probes: int,
+        agreement: float,
     ) -> None:
-        n_cells = max(1, round(len(words) ** 0.5 / 2))
-        centres, cell_of = lloyd(
-            words, words[:: -(-len(words) // n_cells)], _CELL_ITERATIONS, as_points, 1
-        )
+        self.words, self.centres, self.cell_of = words, centres, cell_of
+        self.n_probes, self.agreement = n_probes, agreement
         self._order = np.argsort(cell_of, kind="stable")
         self._starts = np.searchsorted(cell_of[self._order], np.arange(len(centres) + 1))
         self._centres = _with_norms(centres)
@@ -106,7 +104,33 @@ class CellAssigner:
             _with_norms(words[self._order[start:end]])
             for start, end in zip(self._starts, self._starts[1:], strict=False)
         ]
-        self._measure(words, cell_of, descriptors, encode, agreement)
+
+    @classmethod
+    def learn(
+        cls, words: Points, descriptors: NDArray[Any], encode: Encode, agreement: float
+    ) -> Self:
+        """Sort words into cells, and find how many must be looked into.
+
+        Parameters
+        ----------
+        words : ndarray of shape (n_words, n_dimensions), dtype float32
+        descriptors : ndarray of shape (n_descriptors, n_dimensions)
+            What the agreement is measured on.
+        encode : callable
+            Makes points of descriptors.
+        agreement : float
+            The share of descriptors for which the exact nearest word must be found.
+        """
+        n_cells = max(1, round(len(words) ** 0.5 / 2))
+        centres, cell_of = lloyd(
+            words, words[:: -(-len(words) // n_cells)], _CELL_ITERATIONS, as_points, 1
+        )
+        labels = assign(descriptors, encode, ExactAssigner(words), 1, 1)[0][:, 0]
+        to_cells = _with_ones(encode(descriptors)) @ _with_norms(centres)
+        to_right_cell = np.take_along_axis(to_cells, cell_of[labels][:, np.newaxis], axis=1)
+        rank = (to_cells < to_right_cell).sum(axis=1)
+        n_probes = 1 + int(np.quantile(rank, agreement, method="inverted_cdf"))
+        return cls(words, centres, cell_of, n_probes, float((rank < n_probes).mean()))
 
     def nearest(self, points: Points, n_nearest: int) -> tuple[Labels, Points]:
         """Words and squared distances of shape (n_points, n_nearest), nearest first."""
@@ -127,22 +151,6 @@ class CellAssigner:
         labels, distances = labels.reshape(len(points), -1), distances.reshape(len(points), -1)
         chosen, distances = _smallest(distances, n_nearest)
         return self._order[np.take_along_axis(labels, chosen, axis=1)], distances
-
-    def _measure(
-        self,
-        words: Points,
-        cell_of: Labels,
-        descriptors: NDArray[Any],
-        encode: Encode,
-        agreement: float,
-    ) -> None:
-        """How many cells must be looked into to find the nearest words that often."""
-        labels = assign(descriptors, encode, ExactAssigner(words), 1, 1)[0][:, 0]
-        to_cells = _with_ones(encode(descriptors)) @ self._centres
-        to_right_cell = np.take_along_axis(to_cells, cell_of[labels][:, np.newaxis], axis=1)
-        rank = (to_cells < to_right_cell).sum(axis=1)
-        self.n_probes = 1 + int(np.quantile(rank, agreement, method="inverted_cdf"))
-        self.agreement = float((rank < self.n_probes).mean())
 
 
 def assign(

@@ -3,6 +3,7 @@
 from ._checkpoints import CheckpointError, CheckpointReport
 from ._clip import CLIPEmbedder, RankedCaption
 from ._cnn import CNNEmbedder
+from ._timm_models import timm_embedder
 from ._vit import ViTEmbedder
 from ._zero_shot import ZeroShotClassifier
 
@@ -14,4 +15,5 @@ __all__ = [
     "RankedCaption",
     "ViTEmbedder",
     "ZeroShotClassifier",
+    "timm_embedder",
 ]

@@ -60,7 +60,7 @@ def build_network(
         If the weights cannot be had or do not fit.
     """
     if not timm.is_model(model_name):
-        raise ValueError(_unknown_model(model_name))
+        raise ValueError(unknown_model(model_name))
     options: dict[str, Any] = {} if pooling is None else {"global_pool": pooling}
     if any_size and "dynamic_img_size" in _options_of(model_name):
         options["dynamic_img_size"] = True
@@ -144,7 +144,8 @@ def digest_network(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _unknown_model(model_name: str) -> str:
+def unknown_model(model_name: str) -> str:
+    """What to say of a name that timm does not know."""
     close = difflib.get_close_matches(model_name, timm.list_models(), n=3)
     hint = f" Did you mean {', '.join(map(repr, close))}?" if close else ""
     return f"timm has no model {model_name!r}.{hint} timm.list_models() lists all."

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .._html import html_table
 from ._archives import CheckpointError, read_archive
 from ._bundled import bundled_state_dict
 from ._fitting import misfits, move_norm, resample_positions, some
@@ -117,15 +118,30 @@ class CheckpointReport:
             f"{self.path!r}: {self.layout}{says}",
             f"{self.n_used} tensors of the network filled, from {self.prefix + '*'!r}",
             f"images are shown to it: {self.convention}",
+            *(f"{told}: {some(names)}" for told, names in self._lists()),
         ]
-        for told, names in (
+        return "\n  ".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("file", self.path),
+            ("layout", self.layout),
+            ("architecture", self.architecture or "not said"),
+            ("filled", f"{self.n_used} tensors, from {self.prefix}*"),
+            ("images are shown to it", self.convention),
+            *((told, some(names)) for told, names in self._lists()),
+        ]
+        return html_table((), rows, caption="Checkpoint")
+
+    def _lists(self) -> list[tuple[str, tuple[str, ...]]]:
+        """What there is of dropped tensors and the like, and what it is called."""
+        lists = [
             ("dropped", self.dropped),
             ("not looked into", self.ignored),
             ("resampled", self.resized),
             ("note", self.notes),
-        ):
-            lines += [f"{told}: {some(names)}"] if names else []
-        return "\n  ".join(lines)
+        ]
+        return [(told, names) for told, names in lists if names]
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:

@@ -102,19 +102,39 @@ class Preprocessing:
         """
         picture = Image.fromarray(image)
         resized = self._resized(picture.width, picture.height)
-        left = round((resized[0] - self.width) / 2)
-        top = round((resized[1] - self.height) / 2)
         if resized[0] * resized[1] <= _LARGEST_RESIZED * self.height * self.width:
+            left, top = self._corner(resized)
             whole = np.asarray(picture.resize(resized, self.resampling))
             return whole[top : top + self.height, left : left + self.width]
-        scale_x, scale_y = picture.width / resized[0], picture.height / resized[1]
-        box = (
+        box = self.seen_box(picture.width, picture.height)
+        return np.asarray(picture.resize((self.width, self.height), self.resampling, box=box))
+
+    def seen_box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """The part of an image that :meth:`crop` keeps.
+
+        Parameters
+        ----------
+        width, height : int
+            Of the image, in pixels.
+
+        Returns
+        -------
+        left, top, right, bottom : float
+            In pixels of the image; the corner of its first pixel is 0.
+        """
+        resized = self._resized(width, height)
+        left, top = self._corner(resized)
+        scale_x, scale_y = width / resized[0], height / resized[1]
+        return (
             left * scale_x,
             top * scale_y,
-            min((left + self.width) * scale_x, picture.width),
-            min((top + self.height) * scale_y, picture.height),
+            min((left + self.width) * scale_x, width),
+            min((top + self.height) * scale_y, height),
         )
-        return np.asarray(picture.resize((self.width, self.height), self.resampling, box=box))
+
+    def _corner(self, resized: tuple[int, int]) -> tuple[int, int]:
+        """Left and top of the crop in the resized image."""
+        return round((resized[0] - self.width) / 2), round((resized[1] - self.height) / 2)
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         if self.squash:

@@ -7,6 +7,7 @@ from typing import Any
 from joblib import effective_n_jobs
 from numpy.typing import NDArray
 
+from .._html import html_table
 from .._threads import map_ahead, one_blas_thread
 from ._distances import check_vectors, farness, prepare_vectors, query_blocks
 from ._measures import mean_over_queries
@@ -51,9 +52,8 @@ class Evaluation:
         return f"Evaluation({means}; {self.n_queries} queries, {self.n_images} images)"
 
     def _repr_html_(self) -> str:
-        rows = (f"<tr><td>{name}</td><td>{mean:.4f}</td></tr>" for name, mean in self.means.items())
-        head = f"{self.n_queries} queries, {self.n_images} images"
-        return f"<table><caption>{head}</caption>{''.join(rows)}</table>"
+        caption = f"{self.n_queries} queries, {self.n_images} images"
+        return html_table(("measure", "mean"), list(self.means.items()), caption=caption)
 
 
 def evaluate(

@@ -1,11 +1,13 @@
 """Leakage: images of the test set that the training set has too, nearly or exactly."""
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._html import html_table
 from .._threads import one_blas_thread
 from ._distances import check_vectors, farness, prepare_vectors, query_blocks
 from ._ranks import Floats
@@ -18,6 +20,8 @@ Rows = NDArray[np.int64]
 _NEAR = 0.2
 # Rows of each side from which the median is taken.
 _N_SAMPLED = 400
+# Pairs that a notebook shows.
+_SHOWN_IN_NOTEBOOK = 20
 # How much farther than the threshold products in float32 may seem to be.
 _SLACK = 1e-4
 
@@ -61,9 +65,21 @@ class LeakageReport:
         return len(self.leaked) / self.n_test
 
     def __repr__(self) -> str:
+        return f"LeakageReport({self._said()})"
+
+    def _repr_html_(self) -> str:
+        pairs = zip(self.train_rows, self.test_rows, self.distances, strict=True)
+        return html_table(
+            ("training image", "test image", "distance"),
+            islice(pairs, _SHOWN_IN_NOTEBOOK),
+            caption=self._said(),
+            n_more=max(0, len(self.distances) - _SHOWN_IN_NOTEBOOK),
+        )
+
+    def _said(self) -> str:
         return (
-            f"LeakageReport({len(self.leaked)} of {self.n_test} test images, {self.share:.1%}, are "
-            f"within {self.threshold:.4g} of one of {self.n_train} training images)"
+            f"{len(self.leaked)} of {self.n_test} test images, {self.share:.1%}, are "
+            f"within {self.threshold:.4g} of one of {self.n_train} training images"
         )
 
 

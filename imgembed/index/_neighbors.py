@@ -1,13 +1,18 @@
 """Neighbors: what a search of an index found."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._html import html_table
 from .._optional import import_optional
+
+# Rows that a notebook shows; to_pandas has them all.
+_SHOWN_IN_NOTEBOOK = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,19 +69,31 @@ class Neighbors:
             If pandas is not installed (extra ``pandas``).
         """
         pandas = import_optional("pandas", extra="pandas", needed_by="Neighbors.to_pandas")
-        rows = [
-            {
-                "query": query,
-                "rank": place + 1,
-                "id": one,
-                "distance": self.distances[query, place],
-                **self._probability(query, place),
-                **self.records[query][place],
-            }
-            for query, ids in enumerate(self.ids)
-            for place, one in enumerate(ids)
-        ]
-        return pandas.DataFrame(rows)
+        return pandas.DataFrame(list(self._rows()))
+
+    def _repr_html_(self) -> str:
+        shown = list(islice(self._rows(), _SHOWN_IN_NOTEBOOK))
+        columns = list(dict.fromkeys(name for row in shown for name in row))
+        n_found = sum(map(len, self.ids))
+        return html_table(
+            columns,
+            [[row.get(name) for name in columns] for row in shown],
+            caption=f"{n_found} neighbours of {len(self)} queries",
+            n_more=n_found - len(shown),
+        )
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        """A row for each neighbour."""
+        for query, ids in enumerate(self.ids):
+            for place, one in enumerate(ids):
+                yield {
+                    "query": query,
+                    "rank": place + 1,
+                    "id": one,
+                    "distance": self.distances[query, place],
+                    **self._probability(query, place),
+                    **self.records[query][place],
+                }
 
     def _probability(self, query: int, place: int) -> dict[str, float]:
         if self.probabilities is None:

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._html import html_table
 from .._optional import import_optional
 from ._exact import exact_neighbors
 from ._found import Distances
 from ._node_index import Floats, NodeIndex
 from ._tuning import RecallPoint, measure
 
+_COLUMNS = ("ef", "recall", "low", "high", "queries_per_second")
 # Queries whose speed is measured.
 _N_TIMED = 500
 # Each ef is so many times the one before.
@@ -70,8 +72,15 @@ class RecallCurve:
             If pandas is not installed (extra ``pandas``).
         """
         pandas = import_optional("pandas", extra="pandas", needed_by="RecallCurve.to_pandas")
-        names = ("ef", "recall", "low", "high", "queries_per_second")
-        return pandas.DataFrame({name: getattr(self, name) for name in names})
+        return pandas.DataFrame({name: getattr(self, name) for name in _COLUMNS})
+
+    def _repr_html_(self) -> str:
+        rows = zip(*(getattr(self, name) for name in _COLUMNS[:-1]), strict=True)
+        speeds = (f"{speed:.0f}" for speed in self.queries_per_second)
+        return html_table(
+            ("ef", f"recall of {self.n_neighbors} neighbours", "low", "high", "queries a second"),
+            [(*row, speed) for row, speed in zip(rows, speeds, strict=True)],
+        )
 
 
 def measured_curve(nodes: NodeIndex, queries: Floats | None, k: int, n_threads: int) -> RecallCurve:

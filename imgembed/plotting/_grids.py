@@ -1,22 +1,18 @@
 """Grids of queries and hits, as Axes or as a page."""
 
-import base64
 import html
-import io
 import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from .._optional import import_optional
-from ..images import ImageReadError, describe_image, read_image
+from ..images import describe_image
+from ._thumbnails import img_element, thumbnail
 
-_THUMBNAIL_EDGE = 128  # pixels
 _CELL = 1.6  # inches
 _TEXT_WIDTH = 18  # characters in a cell
 _TEXT_LINES = 8
@@ -217,7 +213,7 @@ def _draw_query(axis: Any, query: object) -> None:
 
 
 def _draw(axis: Any, image: object, caption: str) -> None:
-    pixels = _small(image)
+    pixels = thumbnail(image)
     if pixels is not None:
         axis.imshow(pixels)
     axis.set_title(
@@ -234,22 +230,4 @@ def _query_cell(query: object) -> str:
 
 
 def _cell(image: object, caption: str) -> str:
-    pixels = _small(image)
-    picture = "(cannot be read)"
-    if pixels is not None:
-        jpeg = io.BytesIO()
-        Image.fromarray(pixels).save(jpeg, "JPEG", quality=85)
-        encoded = base64.b64encode(jpeg.getvalue()).decode()
-        picture = f'<img alt="" src="data:image/jpeg;base64,{encoded}">'
-    return f'<td>{picture}<div class="caption">{html.escape(caption)}</div></td>'
-
-
-def _small(image: object) -> NDArray[np.uint8] | None:
-    """A thumbnail's pixels, or None if the image cannot be read any more."""
-    try:
-        pixels = read_image(image, shortest_edge=2 * _THUMBNAIL_EDGE)
-    except ImageReadError:
-        return None
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((_THUMBNAIL_EDGE, _THUMBNAIL_EDGE))
-    return np.asarray(picture)
+    return f'<td>{img_element(image)}<div class="caption">{html.escape(caption)}</div></td>'

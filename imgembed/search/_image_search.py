@@ -2,34 +2,30 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
+from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
-from . import plotting
-from ._optional import import_optional
-from .base import ImageEmbedder
-from .classical import GeometricMatch
-from .images import (
-    ChosenImages,
-    ImageReadError,
-    ImageReadWarning,
-    check_images,
-    is_one_image,
-    list_images,
-)
-from .index import NearestNeighborIndex
-from .rerank import GeometricReranker, QueryExpansion
-
-# Queries that a notebook shows of a result; the table and the page have them all.
-_SHOWN_IN_NOTEBOOK = 10
+from .. import plotting
+from ..base import ImageEmbedder
+from ..classical import GeometricMatch
+from ..images import ChosenImages, ImageReadError, check_images, is_one_image
+from ..index import NearestNeighborIndex, UnknownIdError
+from ..index._locks import SharedLock
+from ..rerank import GeometricReranker, QueryExpansion
+from ._gallery import Gallery, check_records, readable_rows, warn_of
+from ._hits import Chosen, Hits, Rows, Vectors, nearest, verified
+from ._inside_index import vectors_at
+from ._inside_reranker import extended, reduced
+from ._result import SearchResult
+from ._saved import Saved, read_search, write_search
 
 
 class ImageSearch(BaseEstimator):
@@ -56,15 +52,19 @@ class ImageSearch(BaseEstimator):
     embedder_ : ImageEmbedder
         The fitted embedder.
     index_ : NearestNeighborIndex
-        The fitted index.
+        The fitted index. Change it by :meth:`add`, :meth:`remove` and :meth:`update_records`
+        only, which keep all in step.
     images_ : sequence
-        The gallery; for a folder, the paths of its images.
+        The gallery: ``images_[id]`` is the image with this id, None where it was removed. Of a
+        folder they are the paths of its images.
+    images_root_ : Path or None
+        The folder that all images are in, where they are files; see :meth:`load`.
     reranker_ : GeometricReranker or None
-        The fitted reranker, whose gallery are the readable images.
+        The fitted reranker, whose gallery are the images in the index.
     rows_ : ndarray of shape (n_indexed,), dtype int64
-        The gallery row of each vector in the index.
+        The id of each vector in the index, ascending.
     errors_ : dict of int to ImageReadError
-        The rows that could not be read, and why.
+        The ids of images that could not be read, and why.
     fingerprint_ : str
         The fingerprint of the embedder at fit.
 
@@ -72,6 +72,13 @@ class ImageSearch(BaseEstimator):
     --------
     NearestNeighborIndex : The index alone.
     GeometricReranker : Verification of the first hits.
+    save_embedder : What :meth:`save` does with the embedder.
+
+    Notes
+    -----
+    An image's id is its place in the gallery, from 0 on, and stays when others are removed.
+
+    Any number of threads may search at once; a change waits for them and they for it.
 
     Examples
     --------
@@ -100,8 +107,10 @@ class ImageSearch(BaseEstimator):
         self.rerank = rerank
         self.expansion = expansion
 
+    # Filling.
+
     def fit(self, images: Any, records: Any = None) -> Self:
-        """Embed a gallery and index it.
+        """Embed a gallery and index it, in place of any that is there.
 
         Parameters
         ----------
@@ -127,32 +136,138 @@ class ImageSearch(BaseEstimator):
         ImageReadWarning
             Once, if images could not be read. They are in ``errors_``; the rest is indexed.
         """
-        gallery = _gallery(images)
-        checked = _check_records(records, len(gallery))
+        gallery = Gallery.of(images)
+        checked = check_records(records, len(gallery))
         index = NearestNeighborIndex() if self.index is None else clone(self.index)
         if self.expansion is not None and index.metric == "euclidean":  # before the long work
             raise ValueError(
                 "expansion averages directions, which the metric 'euclidean' does not compare: "
                 "take NearestNeighborIndex(metric='cosine')"
             )
-        self.embedder_, vectors, errors = _fit_embedder(self.embedder, gallery)
-        readable = np.array([row for row in range(len(gallery)) if row not in errors], np.int64)
-        if not len(readable):
-            raise ValueError(f"none of {len(gallery)} images can be read; the first: {errors[0]}")
-        self.reranker_ = None
-        if self.rerank is not None:
-            self.reranker_ = clone(self.rerank).fit(ChosenImages(gallery, readable))
-        self.index_ = index.fit(
-            vectors[readable],
-            ids=readable.tolist(),
-            records=None if checked is None else [checked[row] for row in readable],
-            embedder=self.embedder_,
-        )
-        self.images_, self.rows_, self.errors_, self._records = gallery, readable, errors, checked
-        self.fingerprint_ = self.index_.fingerprint_
-        if errors:
-            _warn_of(errors, len(gallery))
+        embedder, vectors, errors = _fit_embedder(self.embedder, gallery)
+        rows = readable_rows(len(gallery), errors)
+        reranker = self._fitted_reranker(gallery, rows)
+        index.fit(vectors[rows], ids=rows.tolist(), records=_at(rows, checked), embedder=embedder)
+        with self.__dict__.setdefault("_lock", SharedLock()).writing():
+            self.embedder_, self.index_, self.reranker_ = embedder, index, reranker
+            self.images_, self.rows_, self.errors_ = gallery, rows, errors
+            self.fingerprint_ = index.fingerprint_
+            self._generations: dict[str, str] = {}
+        warn_of(errors, len(gallery))
         return self
+
+    def add(self, images: Any, records: Any = None) -> Self:
+        """Embed more images and index them; their ids go on from those that are there.
+
+        Parameters
+        ----------
+        images : str, Path or sequence of n_images images
+            As in :meth:`fit`. An embedder that learns from images does not learn from these.
+        records : DataFrame or sequence of n_images dicts, optional
+            They may have new columns; what is not given is None.
+
+        Returns
+        -------
+        self : ImageSearch
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        ValueError
+            As in :meth:`fit`; nothing was added then.
+        FingerprintError
+            If the embedder has been changed since fit.
+
+        Warns
+        -----
+        ImageReadWarning
+            Once, if images could not be read. They have ids, are in ``errors_``, and are not
+            indexed.
+        """
+        check_is_fitted(self)
+        new = Gallery.of(images)
+        checked = check_records(records, len(new))
+        self.index_.check_embedder(self.embedder_)
+        vectors, errors = self.embedder_.transform_with_errors(new)
+        rows = readable_rows(len(new), errors)
+        reranker = self._fitted_reranker(new, rows)
+        with self._lock.writing():
+            first = len(self.images_)
+            ids = first + rows
+            gallery, all_ids = self.images_.with_more(new), np.concatenate([self.rows_, ids])
+            if reranker is not None:
+                reranker = extended(self.reranker_, reranker, ChosenImages(gallery, all_ids))
+            self.index_.add(
+                vectors[rows],
+                ids=ids.tolist(),
+                records=_at(rows, checked),
+                embedder=self.embedder_,
+            )
+            self.images_, self.rows_, self.reranker_ = gallery, all_ids, reranker
+            at = {first + row: error.with_row(first + row) for row, error in errors.items()}
+            self.errors_ = self.errors_ | at
+        warn_of(errors, len(new))
+        return self
+
+    def remove(self, ids: ArrayLike) -> Self:
+        """Remove images; all others keep their ids, and no later image gets those.
+
+        Parameters
+        ----------
+        ids : int or sequence of int
+
+        Returns
+        -------
+        self : ImageSearch
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        UnknownIdError
+            If no image in the index has one of these ids; then none is removed.
+        """
+        check_is_fitted(self)
+        gone = _as_ids(ids)
+        with self._lock.writing():
+            self._rows_of(gone)
+            kept = np.flatnonzero(~np.isin(self.rows_, gone))
+            gallery, rows = self.images_.without(gone), self.rows_[kept]
+            reranker = self.reranker_
+            if reranker is not None:
+                reranker = reduced(reranker, kept, ChosenImages(gallery, rows))
+            self.index_.remove(gone.tolist())
+            self.images_, self.rows_, self.reranker_ = gallery, rows, reranker
+        return self
+
+    def update_records(self, ids: ArrayLike, records: Any) -> Self:
+        """Change columns of records, and leave the other columns and the images.
+
+        Parameters
+        ----------
+        ids : int or sequence of int
+        records : DataFrame, dict of columns or sequence of dicts
+            One for each id.
+
+        Returns
+        -------
+        self : ImageSearch
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        UnknownIdError
+            If no image in the index has one of these ids.
+        ValueError
+            If records are not one for each, or have values that cannot be kept.
+        """
+        check_is_fitted(self)
+        self.index_.update_records(_as_ids(ids).tolist(), records)
+        return self
+
+    # Searching.
 
     def search(
         self,
@@ -160,9 +275,10 @@ class ImageSearch(BaseEstimator):
         n_neighbors: int = 5,
         *,
         text: str | Sequence[str] | None = None,
+        ids: ArrayLike | None = None,
         where: Any = None,
         params: Sequence[Any] | Mapping[str, Any] | None = None,
-    ) -> "SearchResult":
+    ) -> SearchResult:
         """Find the images of the gallery that are nearest to each query.
 
         Parameters
@@ -174,9 +290,12 @@ class ImageSearch(BaseEstimator):
         text : str or sequence of n_queries str, optional
             The queries in words, such as ``"a red shoe"``, in place of images. Texts have no
             local features, so ``rerank`` leaves their hits as they are, and a warning says so.
+        ids : int or sequence of n_queries int, optional
+            The queries as ids of images in the index, in place of images. Their vectors
+            are there, so that no image is read, unless ``rerank`` does; none is its own hit.
         where : str, array of bool of shape (n_indexed,) or sequence of ids, optional
             What may be found: a condition in SQL on the records, such as
-            ``"price < 50 AND category = 'shoe'"``, a mask of the index, or rows of the gallery.
+            ``"price < 50 AND category = 'shoe'"``, a mask of the index, or ids.
         params : sequence or mapping, optional
             Values for ``?`` or ``:name`` in the condition.
 
@@ -192,31 +311,37 @@ class ImageSearch(BaseEstimator):
         NotFittedError
             Before fit.
         TypeError
-            If the queries are not either images or text, or are text that the embedder does not
-            take.
+            If the queries are not either images, text or ids, or are text that the embedder
+            does not take.
         ValueError
-            If there is no query.
+            If there is no query, or ``n_neighbors`` is below 1.
         ImageReadError
             If a query cannot be read.
+        UnknownIdError
+            If no image in the index has one of the ids.
         FingerprintError
             If the embedder has been changed since fit.
         WhereError
             If the condition is none on the records.
         """
         check_is_fitted(self)
-        if (images is None) == (text is None):
-            raise TypeError("search needs queries: either images or text=..., and not both")
+        if sum(given is not None for given in (images, text, ids)) != 1:
+            raise TypeError(
+                "search needs queries: either images, text=... or ids=..., and one of them only"
+            )
+        check_scalar(n_neighbors, "n_neighbors", (int, np.integer), min_val=1)
+        chosen = Chosen(where, params)
+        if ids is not None:
+            wanted = _as_ids(ids)
+            with self._lock.reading():
+                rows = self._rows_of(wanted)
+                queries: Sequence[object] = [self.images_[i] for i in wanted]
+                vectors = vectors_at(self.index_, rows)
+                return self._found(queries, vectors, n_neighbors, chosen, rows)
         self.index_.check_embedder(self.embedder_)
-        queries: Sequence[object]
-        chosen = _Chosen(where, params)
-        if text is None:
-            queries, vectors = self._embedded_images(images)
-            distances, rows, n_inliers = self._hits(queries, vectors, n_neighbors, chosen)
-        else:
-            queries, vectors = self._embedded_text(text)
-            distances, rows, n_inliers = *self._nearest(vectors, n_neighbors, chosen), None
-        ids = np.where(rows < 0, -1, self.rows_[rows])
-        return SearchResult(list(queries), ids, distances, self.images_, self._records, n_inliers)
+        embedded = self._embedded_images(images) if text is None else self._embedded_text(text)
+        with self._lock.reading():
+            return self._found(*embedded, n_neighbors, chosen, verify=text is None)
 
     def explain(self, query: Any, hit: int) -> GeometricMatch:
         """How a query's local features match those of a hit.
@@ -246,13 +371,175 @@ class ImageSearch(BaseEstimator):
             raise ValueError(
                 "explain needs local features: make the search with rerank=GeometricReranker()"
             )
-        row = int(np.searchsorted(self.rows_, hit))
-        if row == len(self.rows_) or self.rows_[row] != hit:
-            raise ValueError(f"hit must be the id of an image in the index, got {hit!r}")
-        match: GeometricMatch = self.reranker_.explain(query, row)
+        with self._lock.reading():
+            row = int(np.searchsorted(self.rows_, hit))
+            if row == len(self.rows_) or self.rows_[row] != hit:
+                raise ValueError(f"hit must be the id of an image in the index, got {hit!r}")
+            match: GeometricMatch = self.reranker_.explain(query, row)
         return match
 
-    def _embedded_images(self, images: Any) -> tuple[Sequence[object], NDArray[np.float32]]:
+    # Storage.
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all that a search needs to a folder, where at any moment the old or the new is.
+
+        Parameters
+        ----------
+        path : str or Path
+            A folder: a new one, or one that holds an index or a search. Images in files are
+            kept as paths, others whole: bytes as they are, arrays and PIL images as PNG. An
+            embedder that is none of imgembed's own is not kept: :meth:`load` wants it then.
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        TypeError
+            If ``rerank`` has an extractor that is none of imgembed's own.
+        FileExistsError or NotADirectoryError
+            If there is something else.
+        IndexLockedError
+            If something is being saved there right now.
+        IndexChangedError
+            If this search was loaded from there or saved there, and another one was saved since.
+        OSError
+            If the disk is full or the folder cannot be written; what was there stays.
+        """
+        check_is_fitted(self)
+        place = str(Path(path).resolve())
+        with self._lock.reading():
+            self._generations[place] = write_search(
+                path, self._to_save(), replaces=self._generations.get(place)
+            )
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        embedder: ImageEmbedder | None = None,
+        images_root: str | os.PathLike[str] | None = None,
+        mmap: bool = False,
+        rebuild: bool = False,
+    ) -> Self:
+        """Read a search from a folder, ready to be used: no image is embedded again.
+
+        A network loads its weights at the first search, from where they were: a hub, a package, a
+        file. Nothing in the folder is ever executed.
+
+        Parameters
+        ----------
+        path : str or Path
+            The folder.
+        embedder : ImageEmbedder, optional
+            Taken in place of the one in the folder, if it gives the same vectors.
+        images_root : str or Path, optional
+            Where the folder ``images_root_`` is now, if it was moved.
+        mmap : bool, default=False
+            Leave the vectors in their file and read what is needed.
+        rebuild : bool, default=False
+            If only the graph is damaged, build it again from the vectors, with a warning.
+
+        Returns
+        -------
+        search : ImageSearch
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no search.
+        CorruptIndexError
+            If it is damaged.
+        ValueError
+            If a newer imgembed has written it, it is an index without images, or the embedder
+            was none of imgembed's own and is not given.
+        FingerprintError
+            If the embedder that is given makes other vectors than those in the index. The one
+            in the folder is compared at the first search.
+
+        Warns
+        -----
+        UserWarning
+            If the graph is built again.
+        """
+        saved, generation = read_search(
+            path, embedder=embedder, images_root=images_root, mmap=mmap, rebuild=rebuild
+        )
+        search = cls(
+            saved.embedder, clone(saved.index), rerank=saved.rerank, expansion=saved.expansion
+        )
+        search._take(saved)
+        search._generations = {str(Path(path).resolve()): generation}
+        return search
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the lock, and what was saved where."""
+        state: dict[str, Any] = dict(super().__getstate__())
+        for name in ("_lock", "_generations"):
+            state.pop(name, None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle."""
+        super().__setstate__(state)
+        if "index_" in self.__dict__:
+            self._lock, self._generations = SharedLock(), {}
+
+    # What is there.
+
+    def __len__(self) -> int:
+        check_is_fitted(self)
+        return len(self.index_)
+
+    def __bool__(self) -> bool:
+        return True  # also of a search from which all was removed
+
+    @property
+    def images_root_(self) -> Path | None:
+        """The folder that all images are in."""
+        if "images_" not in self.__dict__:
+            raise AttributeError("ImageSearch has images_root_ after fit or load")
+        return self.images_.root
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "index_" in self.__dict__
+
+    def _fitted_reranker(self, gallery: Gallery, rows: Rows) -> GeometricReranker | None:
+        if self.rerank is None:
+            return None
+        reranker: GeometricReranker = clone(self.rerank).fit(ChosenImages(gallery, rows))
+        return reranker
+
+    def _to_save(self) -> Saved:
+        return Saved(
+            self.embedder_,
+            self.index_,
+            self.images_,
+            self.errors_,
+            self.rerank,
+            self.expansion,
+            self.reranker_,
+        )
+
+    def _take(self, saved: Saved) -> None:
+        self._lock = SharedLock()
+        self.embedder_, self.index_, self.reranker_ = saved.embedder, saved.index, saved.reranker
+        self.images_, self.rows_, self.errors_ = saved.gallery, saved.rows, dict(saved.errors)
+        self.fingerprint_ = saved.index.fingerprint_
+
+    def _rows_of(self, ids: Rows) -> Rows:
+        """The rows of the index of these ids."""
+        rows = np.searchsorted(self.rows_, ids)
+        known = rows < len(self.rows_)
+        known[known] = self.rows_[rows[known]] == ids[known]
+        if not known.all():
+            raise UnknownIdError(
+                f"no image in the index has the ids {ids[~known][:10].tolist()}; they were "
+                "removed, could not be read (errors_), or never were"
+            )
+        return rows
+
+    def _embedded_images(self, images: Any) -> tuple[Sequence[object], Vectors]:
         queries = [images] if is_one_image(images) else check_images(images)
         if len(queries) == 0:
             raise ValueError("there is no query; give an image or a sequence of images")
@@ -261,9 +548,7 @@ class ImageSearch(BaseEstimator):
             raise error
         return queries, vectors
 
-    def _embedded_text(
-        self, text: str | Sequence[str]
-    ) -> tuple[Sequence[object], NDArray[np.float32]]:
+    def _embedded_text(self, text: str | Sequence[str]) -> tuple[Sequence[object], Vectors]:
         embedder: Any = self.embedder_
         if not hasattr(embedder, "transform_text"):
             raise TypeError(
@@ -281,286 +566,53 @@ class ImageSearch(BaseEstimator):
             )
         return [plotting.TextQuery(text) for text in texts], vectors
 
-    def _nearest(
-        self, vectors: NDArray[np.float32], n_neighbors: int, chosen: "_Chosen"
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Distances and rows of the index, after expansion."""
-        where, params = chosen
-        if self.expansion is not None:
-            vectors = self._expanded(vectors, self.expansion, chosen)
-        distances, rows = self.index_.kneighbors(vectors, n_neighbors, where=where, params=params)
-        return distances, rows
-
-    def _hits(
+    def _found(
         self,
         queries: Sequence[object],
-        vectors: NDArray[np.float32],
+        vectors: Vectors,
         n_neighbors: int,
-        chosen: "_Chosen",
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64] | None]:
-        """Distances, rows of the index, and inliers if hits are verified."""
-        if self.reranker_ is None:
-            return *self._nearest(vectors, n_neighbors, chosen), None
-        top = max(n_neighbors, self.reranker_.top)
-        distances, rows = self._nearest(vectors, top, chosen)
-        order, n_inliers = self.reranker_.rerank(queries, rows)
-        first = order[:, :n_neighbors]
-        return (
-            np.take_along_axis(distances, first, axis=1),
-            np.take_along_axis(rows, first, axis=1),
-            n_inliers[:, :n_neighbors],
-        )
+        chosen: Chosen,
+        own_rows: Rows | None = None,
+        *,
+        verify: bool = True,
+    ) -> SearchResult:
+        """Hits as a result; the lock must be held."""
+        reranker = self.reranker_ if verify else None
+        top = n_neighbors if reranker is None else max(n_neighbors, reranker.top)
+        hits = nearest(self.index_, vectors, top, chosen, self.expansion, own_rows)
+        if reranker is not None:
+            hits = verified(hits, reranker, queries, n_neighbors)
+        return self._result(queries, hits)
 
-    def _expanded(
-        self, vectors: NDArray[np.float32], expansion: QueryExpansion, chosen: "_Chosen"
-    ) -> NDArray[np.float32]:
-        where, params = chosen
-        _, rows = self.index_.kneighbors(vectors, expansion.n_neighbors, where=where, params=params)
-        neighbours = self.index_.vectors_[rows]
-        neighbours[rows < 0] = np.nan
-        return expansion.expand(vectors, neighbours)
-
-
-class _Chosen(NamedTuple):
-    """What may be found."""
-
-    where: Any
-    params: Sequence[Any] | Mapping[str, Any] | None
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class SearchResult:
-    """The hits of a search: a table, a picture, and thumbnails in a notebook.
-
-    Parameters
-    ----------
-    queries : list of images or texts
-        The queries, as they were given; texts as :class:`imgembed.plotting.TextQuery`.
-    ids : ndarray of shape (n_queries, n_neighbors), dtype int64
-        Rows of the gallery, nearest first; -1 where the gallery has no more.
-    distances : ndarray of shape (n_queries, n_neighbors), dtype float64
-        The distances, ascending unless hits were verified; inf where the gallery has no more.
-    images : sequence of images
-        The gallery.
-    all_records : list of dict or None
-        The record of each image in the gallery.
-    n_inliers : ndarray of shape (n_queries, n_neighbors), dtype int64, or None
-        Of hits that local features have verified, the inliers; 0 where they have not, -1 where
-        they were not tried. None if the search does not verify.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from imgembed import SearchResult
-    >>> gallery = np.zeros((3, 8, 8, 3), dtype=np.uint8)
-    >>> SearchResult([gallery[0]], np.array([[2, 0]]), np.array([[0.1, 0.2]]), gallery)
-    SearchResult of 1 query, 2 neighbours each:
-    array of shape (8, 8, 3) and dtype uint8
-      1  0.1000  2
-      2  0.2000  0
-    """
-
-    queries: list[Any]
-    ids: NDArray[np.int64]
-    distances: NDArray[np.float64]
-    images: Sequence[object]
-    all_records: list[dict[str, Any]] | None = None
-    n_inliers: NDArray[np.int64] | None = None
-
-    @property
-    def records(self) -> list[list[dict[str, Any]]]:
-        """The records of each query's hits; empty dicts if there are no records."""
-        records = self.all_records
-        return [[{} if records is None else records[i] for i in row if i >= 0] for row in self.ids]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __repr__(self) -> str:
-        n_queries, n_neighbors = self.ids.shape
-        plural = "query" if n_queries == 1 else "queries"
-        lines = [f"SearchResult of {n_queries} {plural}, {n_neighbors} neighbours each:"]
-        for query, found in zip(self.queries[:_SHOWN_IN_NOTEBOOK], self.lines(), strict=False):
-            lines += [plotting.image_name(query), *found]
-        if n_queries > _SHOWN_IN_NOTEBOOK:
-            lines.append(f"... and {n_queries - _SHOWN_IN_NOTEBOOK} more queries")
-        return "\n".join(lines)
-
-    def lines(self) -> Iterator[list[str]]:
-        """The hits as text: of each query a list with a line a hit.
-
-        Yields
-        ------
-        lines : list of str
-            Rank, distance, path or id, and inliers where the hit was verified.
-        """
-        for q in range(len(self)):
-            yield [f"  {h.rank}  {h.distance:.4f}  {h.name}{h.proof}" for h in self._hits(q)]
-
-    def to_pandas(self) -> Any:
-        """The hits as a table with a row a hit.
-
-        Returns
-        -------
-        table : pandas.DataFrame
-            Columns query (row of the query), rank (from 1), id, distance, image (its path,
-            where the gallery has paths), n_inliers (where hits were verified), and those of
-            the records.
-
-        Raises
-        ------
-        ImportError
-            If pandas is not installed (extra ``pandas``).
-        """
-        pandas = import_optional("pandas", extra="pandas", needed_by="SearchResult.to_pandas")
-        rows = [
-            {
-                "query": q,
-                "rank": hit.rank,
-                "id": hit.id,
-                "distance": hit.distance,
-                **({"image": str(hit.image)} if _is_path(hit.image) else {}),
-                **({} if hit.n_inliers is None else {"n_inliers": hit.n_inliers}),
-                **({} if self.all_records is None else self.all_records[hit.id]),
-            }
-            for q in range(len(self))
-            for hit in self._hits(q)
+    def _result(self, queries: Sequence[object], hits: Hits) -> SearchResult:
+        ids = np.full(hits.rows.shape, -1, np.int64)
+        ids[hits.rows >= 0] = self.rows_[hits.rows[hits.rows >= 0]]
+        records = [
+            [known[int(i)] for i in row if i >= 0]
+            for row, known in zip(ids, hits.known, strict=True)
         ]
-        return pandas.DataFrame(rows)
-
-    def plot(self, n_queries: int = 10) -> Any:
-        """Draw queries and their hits as a grid, a row a query.
-
-        Parameters
-        ----------
-        n_queries : int, default=10
-            How many queries to draw, from the first.
-
-        Returns
-        -------
-        axes : ndarray of shape (n_queries, 1 + n_neighbors) of matplotlib Axes
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed (extra ``plot``).
-        """
-        n_queries = min(n_queries, len(self))
-        return plotting.plot_hits(
-            self.queries[:n_queries],
-            [[hit.image for hit in self._hits(q)] for q in range(n_queries)],
-            [[hit.caption for hit in self._hits(q)] for q in range(n_queries)],
+        return SearchResult(
+            list(queries), ids, hits.distances, self.images_, records, hits.n_inliers
         )
 
-    def to_html(self, title: str = "Search result") -> str:
-        """One self-contained page with all hits, thumbnails inside.
 
-        Parameters
-        ----------
-        title : str, default="Search result"
-            The title of the page.
-
-        Returns
-        -------
-        page : str
-            HTML; all text in it is escaped.
-        """
-        return plotting.html_page(title, self._html_table(len(self)))
-
-    def _repr_html_(self) -> str:
-        return self._html_table(min(len(self), _SHOWN_IN_NOTEBOOK))
-
-    def _html_table(self, n_queries: int) -> str:
-        return plotting.html_hits(
-            self.queries[:n_queries],
-            [[hit.image for hit in self._hits(q)] for q in range(n_queries)],
-            [[hit.caption for hit in self._hits(q)] for q in range(n_queries)],
-            n_more=len(self) - n_queries,
-        )
-
-    def _hits(self, query: int) -> Iterator["_Hit"]:
-        pairs = zip(self.ids[query], self.distances[query], strict=True)
-        for rank, (i, distance) in enumerate(pairs, start=1):
-            if i >= 0:
-                n_inliers = None
-                if self.n_inliers is not None:
-                    n_inliers = int(self.n_inliers[query, rank - 1])
-                yield _Hit(rank, int(i), float(distance), self.images[int(i)], n_inliers)
+def _at(rows: Rows, records: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    return None if records is None else [records[row] for row in rows]
 
 
-@dataclass(frozen=True)
-class _Hit:
-    rank: int
-    id: int
-    distance: float
-    image: object
-    n_inliers: int | None
-
-    @property
-    def name(self) -> str:
-        return str(self.image) if _is_path(self.image) else str(self.id)
-
-    @property
-    def caption(self) -> str:
-        name = Path(os.fsdecode(str(self.image))).name if _is_path(self.image) else self.id
-        return f"{name}\n{self.distance:.3f}{self.proof}"
-
-    @property
-    def proof(self) -> str:
-        return f", {self.n_inliers} inliers" if self.n_inliers and self.n_inliers > 0 else ""
-
-
-def _is_path(image: object) -> bool:
-    return isinstance(image, (str, os.PathLike))
-
-
-def _gallery(images: Any) -> Sequence[object]:
-    if isinstance(images, (str, os.PathLike)):
-        paths: Sequence[object] = list_images(images)
-        if not paths:
-            raise ValueError(f"there are no images in the folder {os.fspath(images)!r}")
-        return paths
-    gallery = check_images(images)
-    if len(gallery) == 0:
-        raise ValueError("the gallery is empty; give a folder or at least one image")
-    return gallery
-
-
-def _check_records(records: Any, n_images: int) -> list[dict[str, Any]] | None:
-    if records is None:
-        return None
-    if hasattr(records, "to_dicts"):  # polars
-        records = records.to_dicts()
-    elif hasattr(records, "to_dict"):  # pandas
-        records = records.to_dict("records")
-    if not isinstance(records, Sequence) or not all(isinstance(r, Mapping) for r in records):
-        raise ValueError(
-            "records must be a DataFrame or a sequence of dicts, one for each image; got a "
-            f"{type(records).__name__}"
-        )
-    if len(records) != n_images:
-        raise ValueError(
-            f"records must be one for each image: got {len(records)} records and {n_images} images"
-        )
-    return [dict(record) for record in records]
+def _as_ids(ids: ArrayLike) -> Rows:
+    array = np.atleast_1d(np.asarray(ids))
+    if array.ndim != 1 or not len(array) or array.dtype.kind not in "iu":
+        raise ValueError(f"ids must be one or more integers, as a search returns them; got {ids!r}")
+    return array.astype(np.int64)
 
 
 def _fit_embedder(
     embedder: ImageEmbedder, gallery: Sequence[object]
-) -> tuple[ImageEmbedder, NDArray[np.float32], dict[int, ImageReadError]]:
+) -> tuple[ImageEmbedder, Vectors, dict[int, ImageReadError]]:
     try:
         check_is_fitted(embedder)
     except NotFittedError:
         embedder = clone(embedder)
         return embedder, *embedder.fit_transform_with_errors(gallery)
     return embedder, *embedder.transform_with_errors(gallery)
-
-
-def _warn_of(errors: dict[int, ImageReadError], n_images: int) -> None:
-    first = next(iter(errors.values()))
-    warnings.warn(
-        f"{len(errors)} of {n_images} images cannot be read and are not indexed; errors_ lists "
-        f"them. The first: {first}",
-        ImageReadWarning,
-        stacklevel=3,
-    )

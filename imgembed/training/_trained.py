@@ -1,12 +1,13 @@
 """TrainedEmbedder: what embedders have in common whose network is trained on the user's images."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags, check_random_state
 from torch import Tensor, nn
@@ -32,6 +33,16 @@ class Learned:
 
     tensors: dict[str, Tensor]
     preprocessing: Preprocessing
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], preprocessing: Preprocessing) -> Self:
+        """What was learned, from copies of :attr:`arrays`."""
+        return cls({n: torch.from_numpy(np.array(a)) for n, a in arrays.items()}, preprocessing)
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The tensors as arrays, which share their memory."""
+        return {name: tensor.numpy() for name, tensor in self.tensors.items()}
 
 
 class TrainedEmbedder(NetworkEmbedder):
