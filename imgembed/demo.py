@@ -27,20 +27,22 @@ _SHOWN_QUERIES = 6
 _N_HITS = 3
 
 
-def run_demo(output: Path) -> None:
+def run_demo(output: Path, n_photographs: int = len(_PHOTOGRAPHS)) -> None:
     """Search photographs by changed copies of them, with two methods, and print how it went.
 
     Parameters
     ----------
     output : Path
         The folder for the queries, the result grids (PNG) and the pages (HTML).
+    n_photographs : int, default=14
+        How many photographs are searched, 4 to 14.
 
     Raises
     ------
     ImportError
         If scikit-image, matplotlib or the bundled weights are missing (extra ``demo``).
     """
-    gallery = gallery_paths()
+    gallery = _some_of(gallery_paths(), n_photographs)
     queries = write_queries(gallery, output / "queries")
     print(f"{len(gallery)} photographs of scikit-image, {len(queries)} changed copies as queries.")
     table = {}
@@ -96,6 +98,13 @@ def write_queries(gallery: list[Path], folder: Path) -> list[Path]:
             paths.append(folder / f"{path.stem}--{change}.jpg")
             apply(picture).save(paths[-1], quality=90)
     return paths
+
+
+def _some_of(gallery: list[Path], n_photographs: int) -> list[Path]:
+    """So many photographs, with those that the picture shows."""
+    others = [path for path in gallery if path.stem not in _PICTURED]
+    left_out = set(others[n_photographs - len(_PICTURED) :])
+    return [path for path in gallery if path not in left_out]
 
 
 def _cropped(picture: Image.Image) -> Image.Image:
