@@ -1,4 +1,4 @@
-"""check_embedder: the contract of every embedder, for users' own embedders too."""
+"""Contracts, for users' own classes too: check_embedder, and check_index."""
 
 import os
 import pickle
@@ -25,9 +25,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
 from sklearn.utils import get_tags
 
+from ._check_index import check_index
 from .base import ImageEmbedder
 from .cache import EmbeddingCache
 from .images import ImageReadError, ImageReadWarning
+
+__all__ = ["check_embedder", "check_index"]
 
 # Largest difference of two vectors that count as the same, by the largest entry.
 _TOLERANCE = 1e-5
@@ -66,9 +69,9 @@ def check_embedder(embedder: ImageEmbedder, images: Sequence[NDArray[np.uint8]] 
 
     Examples
     --------
-    >>> from imgembed import CNNEmbedder
+    >>> from imgembed import HOGEmbedder
     >>> from imgembed.testing import check_embedder
-    >>> check_embedder(CNNEmbedder("tf_efficientnet_lite0", weights="bundled"))
+    >>> check_embedder(HOGEmbedder())
     """
     tried = list(images) or _random_images()
     if len(tried) < 4:

@@ -664,6 +664,30 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             queries = None if X is None else self._checked(X, None)
             return measured_curve(self._collection.nodes, queries, k, self._n_threads())
 
+    def vectors_at(self, rows: Any) -> NDArray[np.float32]:
+        """The vectors of some rows.
+
+        Parameters
+        ----------
+        rows : array-like of shape (n_rows,), dtype int
+
+        Returns
+        -------
+        vectors : ndarray of shape (n_rows, n_features), dtype float32
+            Copies; the other vectors are not touched.
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        IndexError
+            If there is no such row.
+        """
+        self._require_fit()
+        with self._lock.reading():
+            collection = self._collection
+            return np.array(collection.vectors(collection.items.living[np.asarray(rows, int)]))
+
     # scikit-learn.
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> sparse.csr_matrix:

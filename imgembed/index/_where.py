@@ -56,7 +56,9 @@ class WhereError(ValueError):
     """A condition that cannot be used."""
 
 
-class _Token(NamedTuple):
+class Token(NamedTuple):
+    """A word of a condition."""
+
     kind: str
     text: str
 
@@ -128,10 +130,7 @@ def slots_where(
         more than a minute.
     """
     fields = _fields(columns)
-    tokens = _tokens(condition)
-    _check_parentheses(tokens)
-    _check_names(tokens, fields)
-    bound = _bound(tokens, params)
+    _, bound = checked_condition(condition, params, fields)
     # A subquery, so that names are those of the columns, and comparisons follow their kinds.
     listed = ", ".join(f"{read} AS {_in_quotes(name)}" for name, read in fields.items())
     query = (
@@ -145,6 +144,38 @@ def slots_where(
         raise _refused(condition, _readable(error), fields) from error
 
 
+def checked_condition(
+    condition: str,
+    params: Sequence[Any] | Mapping[str, Any] | None,
+    names: Mapping[str, Any],
+) -> tuple[list[Token], list[Any] | dict[str, Any]]:
+    """Split a condition into words, and refuse those that no condition may have.
+
+    Parameters
+    ----------
+    condition : str
+    params : sequence, mapping or None
+        For each ``?`` or ``:name`` of the condition.
+    names : mapping of str to object
+        Its keys are the names that may be used.
+
+    Returns
+    -------
+    tokens : list of Token
+    bound : list or dict
+        The parameters, as the columns of records hold such values.
+
+    Raises
+    ------
+    WhereError
+        If there is a word that conditions may not have, or a parameter is missing or too many.
+    """
+    tokens = _tokens(condition)
+    _check_parentheses(tokens)
+    _check_names(tokens, names)
+    return tokens, _bound(tokens, params)
+
+
 def _fields(columns: Mapping[str, str]) -> dict[str, str]:
     """SQL that reads each column, by name."""
     fields = {
@@ -156,7 +187,7 @@ def _fields(columns: Mapping[str, str]) -> dict[str, str]:
     return fields
 
 
-def _tokens(condition: str) -> list[_Token]:
+def _tokens(condition: str) -> list[Token]:
     if not isinstance(condition, str):
         raise WhereError(f"a condition is a str of SQL, got {type(condition).__name__}")
     if not condition.strip():
@@ -174,7 +205,7 @@ def _tokens(condition: str) -> list[_Token]:
         if match is None or match.lastgroup == "comment":
             _refuse_character(condition, position)
         elif match.lastgroup != "space":
-            tokens.append(_Token(str(match.lastgroup), match.group()))
+            tokens.append(Token(str(match.lastgroup), match.group()))
         position = match.end() if match else position
     return tokens
 
@@ -187,7 +218,7 @@ def _refuse_character(condition: str, position: int) -> None:
     )
 
 
-def _check_parentheses(tokens: Sequence[_Token]) -> None:
+def _check_parentheses(tokens: Sequence[Token]) -> None:
     depth = 0
     for token in tokens:
         depth += {"(": 1, ")": -1}.get(token.text, 0)
@@ -197,10 +228,10 @@ def _check_parentheses(tokens: Sequence[_Token]) -> None:
         raise WhereError("the condition has a parenthesis without its partner")
 
 
-def _check_names(tokens: Sequence[_Token], fields: Mapping[str, str]) -> None:
+def _check_names(tokens: Sequence[Token], fields: Mapping[str, Any]) -> None:
     """Refuse names that are no column, and functions that conditions may not call."""
     known = set(map(folded, fields))
-    for token, following in pairwise([*tokens, _Token("end", "")]):
+    for token, following in pairwise([*tokens, Token("end", "")]):
         if token.kind not in ("word", "quoted"):
             continue
         called = following.text == "(" and following.kind == "operator"
@@ -210,14 +241,14 @@ def _check_names(tokens: Sequence[_Token], fields: Mapping[str, str]) -> None:
             _check_word(token.text, called, known, fields)
 
 
-def _check_quoted(text: str, called: bool, known: set[str], fields: Mapping[str, str]) -> None:
+def _check_quoted(text: str, called: bool, known: set[str], fields: Mapping[str, Any]) -> None:
     # SQLite takes an unknown name in double quotes for a text, without a word.
     name = text[1:-1].replace(text[0] * 2, text[0]) if text[0] != "[" else text[1:-1]
     if called or folded(name) not in known:
         raise _refused(text, "no such column; text is in single quotes, names in double", fields)
 
 
-def _check_word(word: str, called: bool, known: set[str], fields: Mapping[str, str]) -> None:
+def _check_word(word: str, called: bool, known: set[str], fields: Mapping[str, Any]) -> None:
     lower = folded(word)
     if lower in _KEYWORDS or (called and lower in FUNCTIONS):
         return
@@ -230,7 +261,7 @@ def _check_word(word: str, called: bool, known: set[str], fields: Mapping[str, s
 
 
 def _bound(
-    tokens: Sequence[_Token], params: Sequence[Any] | Mapping[str, Any] | None
+    tokens: Sequence[Token], params: Sequence[Any] | Mapping[str, Any] | None
 ) -> list[Any] | dict[str, Any]:
     marks = sum(token.kind == "mark" for token in tokens)
     names = list(dict.fromkeys(token.text[1:] for token in tokens if token.kind == "named"))
@@ -273,5 +304,5 @@ def _readable(error: sqlite3.Error) -> str:
     return str(error)
 
 
-def _refused(text: str, reason: str, fields: Mapping[str, str]) -> WhereError:
+def _refused(text: str, reason: str, fields: Mapping[str, Any]) -> WhereError:
     return WhereError(f"{text!r:.200}: {reason}; the columns are {list(fields)}")

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from ..index import NearestNeighborIndex
 from ..rerank import GeometricReranker, QueryExpansion
-from ._inside_index import vectors_at
 
 Vectors = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -121,5 +120,5 @@ def _expanded(
         vectors, expansion.n_neighbors, return_distance=False, where=where, params=params
     )
     neighbours = np.full((*rows.shape, vectors.shape[1]), np.nan, np.float32)
-    neighbours[rows >= 0] = vectors_at(index, rows[rows >= 0])
+    neighbours[rows >= 0] = index.vectors_at(rows[rows >= 0])
     return expansion.expand(vectors, neighbours)

@@ -22,7 +22,6 @@ from ..index._locks import SharedLock
 from ..rerank import GeometricReranker, QueryExpansion
 from ._gallery import Gallery, check_records, readable_rows, warn_of
 from ._hits import Chosen, Hits, Rows, Vectors, nearest, verified
-from ._inside_index import vectors_at
 from ._inside_reranker import extended, reduced
 from ._result import SearchResult
 from ._saved import Saved, read_search, write_search
@@ -336,7 +335,7 @@ class ImageSearch(BaseEstimator):
             with self._lock.reading():
                 rows = self._rows_of(wanted)
                 queries: Sequence[object] = [self.images_[i] for i in wanted]
-                vectors = vectors_at(self.index_, rows)
+                vectors = self.index_.vectors_at(rows)
                 return self._found(queries, vectors, n_neighbors, chosen, rows)
         self.index_.check_embedder(self.embedder_)
         embedded = self._embedded_images(images) if text is None else self._embedded_text(text)

@@ -1,8 +1,7 @@
-"""What a search needs of an index beyond its public methods: its parts, and vectors of rows."""
+"""What a search needs of an index beyond its public methods: the parts that are saved."""
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..index import NearestNeighborIndex
@@ -11,23 +10,6 @@ from ..index._snapshot import unpack
 from ..index._storage import Snapshot
 
 Parts = tuple[dict[str, Any], dict[str, NDArray[Any]], dict[str, bytes]]
-
-
-def vectors_at(index: NearestNeighborIndex, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Copies of some vectors of an index, of which the others are not touched.
-
-    Parameters
-    ----------
-    index : NearestNeighborIndex
-    rows : ndarray of shape (n_rows,), dtype int64
-
-    Returns
-    -------
-    vectors : ndarray of shape (n_rows, n_features), dtype float32
-    """
-    with index._lock.reading():
-        collection = index._collection
-        return np.array(collection.vectors(collection.items.living[rows]))
 
 
 def index_parts(index: NearestNeighborIndex) -> Parts:
@@ -42,7 +24,17 @@ def index_parts(index: NearestNeighborIndex) -> Parts:
     meta : dict
     arrays : dict of str to ndarray
     blobs : dict of str to bytes
+
+    Raises
+    ------
+    TypeError
+        If a server holds the index.
     """
+    if not isinstance(index, NearestNeighborIndex):
+        raise TypeError(
+            f"the index is a {type(index).__name__}, which a server holds, so that a search over "
+            "it cannot be saved to a folder; fit it again with NearestNeighborIndex() to save it"
+        )
     with index._lock.reading():
         fields, arrays, blobs = index._collection.parts()
         meta = {**metadata_of(index, index._filled_by), "collection": fields}

@@ -1,0 +1,188 @@
+"""PostgresIndex beside NearestNeighborIndex, and beside statements of psycopg written by hand.
+
+``python benchmarks/postgres.py`` starts a server of its own (dependency group ``postgres-test``);
+``--dsn`` takes one that is there. The vectors are random, near a subspace of 32 dimensions, as
+embeddings of images are near one of few. Time is that of the client, mean of all queries.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from pgvector.psycopg import register_vector
+
+from imgembed import NearestNeighborIndex, PostgresIndex
+
+K = 10
+SHARES = (1.0, 0.5, 0.1, 0.01, 0.001)
+Vectors = NDArray[np.float32]
+
+
+def main() -> None:
+    """Measure, and print a line for each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dsn", help="address of a server; by default one is started")
+    parser.add_argument("--n-images", type=int, default=100_000)
+    parser.add_argument("--n-features", type=int, default=512)
+    parser.add_argument("--n-queries", type=int, default=200)
+    asked = parser.parse_args()
+    with server(asked.dsn) as dsn:
+        measure(dsn, asked.n_images, asked.n_features, asked.n_queries)
+
+
+@contextmanager
+def server(dsn: str | None) -> Iterator[str]:
+    """The address of a server: the given one, or one that ends with this program."""
+    if dsn is not None:
+        yield dsn
+        return
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    from postgres_server import PostgresServer
+
+    running = PostgresServer()
+    try:
+        yield running.dsn
+    finally:
+        running.stop()
+
+
+def measure(dsn: str, n_images: int, n_features: int, n_queries: int) -> None:
+    """Load, build and search all three."""
+    vectors, queries = random_vectors(n_images, n_features, n_queries)
+    shares = np.random.default_rng(1).random(n_images)
+    exact = NearestNeighborIndex(K, algorithm="exact").fit(vectors, records={"share": shares})
+    here = NearestNeighborIndex(K, algorithm="hnsw")
+    timed("NearestNeighborIndex: load and build", here.fit, vectors, records={"share": shares})
+    loaded = PostgresIndex(dsn, "bench_load", K, algorithm="exact")
+    timed("PostgresIndex: load", loaded.fit, vectors, records={"share": shares})
+    index = PostgresIndex(dsn, "bench", K, algorithm="hnsw")
+    timed("PostgresIndex: load, build and measure", index.fit, vectors, records={"share": shares})
+    print(f"  {index.recall_estimate_}", flush=True)
+    by_hand = ByHand(dsn, index.ef_search_)
+    timed("by hand: load", by_hand.load, vectors, shares)
+    timed("by hand: build", by_hand.build, index.M, index.ef_construction)
+    for share in SHARES:
+        where = None if share == 1.0 else "share < ?"
+        params = None if where is None else (share,)
+        true = exact.kneighbors(queries, K, where=where, params=params, exact=True)[0]
+        print(f"{share:.1%} of the vectors may be found", flush=True)
+        asked = {"where": where, "params": params}
+        for name, search in (
+            ("NearestNeighborIndex", partial(distances, here, asked)),
+            ("PostgresIndex", partial(distances, index, asked)),
+            ("by hand", partial(by_hand.search, share)),
+        ):
+            report(name, search, queries, true)
+
+
+def distances(index: Any, asked: dict[str, Any], queries: Vectors) -> NDArray[np.float64]:
+    """Distances of the nearest of each query."""
+    found: NDArray[np.float64] = index.kneighbors(queries, K, **asked)[0]
+    return found
+
+
+def random_vectors(n_images: int, n_features: int, n_queries: int) -> tuple[Vectors, Vectors]:
+    """Unit vectors and queries of one distribution."""
+    rng = np.random.default_rng(0)
+    axes = rng.normal(size=(32, n_features)).astype(np.float32)
+    inner = rng.normal(size=(n_images + n_queries, 32)).astype(np.float32)
+    all_vectors = inner @ axes
+    all_vectors += rng.normal(size=all_vectors.shape, scale=0.5).astype(np.float32)
+    all_vectors /= np.linalg.norm(all_vectors, axis=1, keepdims=True)
+    return all_vectors[:n_images], all_vectors[n_images:]
+
+
+class ByHand:
+    """What a user of psycopg and pgvector writes: a table, COPY, an index, one query a call.
+
+    Parameters
+    ----------
+    dsn : str
+    ef : int
+        Candidates that the graph visits.
+    """
+
+    def __init__(self, dsn: str, ef: int) -> None:
+        self.connection = psycopg.connect(dsn, autocommit=True)
+        register_vector(self.connection)
+        for setting in (
+            f"SET hnsw.ef_search = {ef}",
+            "SET hnsw.iterative_scan = relaxed_order",
+            "SET maintenance_work_mem = '1GB'",
+        ):
+            self.connection.execute(setting.encode())
+
+    def load(self, vectors: Vectors, shares: NDArray[np.float64]) -> None:
+        """Copy all rows."""
+        run = self.connection.execute
+        run("DROP TABLE IF EXISTS by_hand")
+        run(f"CREATE TABLE by_hand (id bigint PRIMARY KEY, v vector({vectors.shape[1]}), "
+            "share float8)".encode())  # fmt: skip
+        run("ALTER TABLE by_hand ALTER COLUMN v SET STORAGE PLAIN")
+        cursor = self.connection.cursor()
+        with cursor.copy("COPY by_hand (id, v, share) FROM STDIN (FORMAT BINARY)") as copy:
+            copy.set_types(["int8", "vector", "float8"])
+            for number, (vector, share) in enumerate(zip(vectors, shares.tolist(), strict=True)):
+                copy.write_row((number, vector, share))
+
+    def build(self, m: int, ef_construction: int) -> None:
+        """Build the graph."""
+        options = f"WITH (m = {m}, ef_construction = {ef_construction})"
+        query = f"CREATE INDEX ON by_hand USING hnsw (v vector_ip_ops) {options}"
+        self.connection.execute(query.encode())
+        self.connection.execute("ANALYZE by_hand")
+
+    def search(self, share: float, queries: Vectors) -> NDArray[np.float64]:
+        """Distances of the nearest of each query, inf where fewer are found."""
+        condition = "" if share == 1.0 else f"WHERE share < {share}"
+        query = (f"SELECT id, v <#> %(q)s FROM by_hand {condition} "
+                 f"ORDER BY v <#> %(q)s LIMIT {K}").encode()  # fmt: skip
+        distances = np.full((len(queries), K), np.inf)
+        with self.connection.pipeline() if len(queries) > 1 else self.connection.cursor():
+            cursors = [self.connection.cursor(binary=True) for _ in queries]
+            for cursor, one in zip(cursors, queries, strict=True):
+                cursor.execute(query, {"q": one})
+            for row, cursor in enumerate(cursors):
+                found = cursor.fetchall()
+                distances[row, : len(found)] = [1 + one[1] for one in found]
+        return distances
+
+
+def report(
+    name: str, search: Callable[[Vectors], NDArray[np.float64]], queries: Vectors, true: Any
+) -> None:
+    """Print recall, and the time of a query alone and among others, the better of two rounds."""
+    found = search(queries)
+    last = np.where(np.isfinite(true), true, -np.inf).max(axis=1, keepdims=True)
+    recall = float((np.isfinite(found) & (found <= last + 1e-5)).sum() / np.isfinite(true).sum())
+    alone, together = [], []
+    for _ in range(2):
+        start = time.perf_counter()
+        for row in range(len(queries)):
+            search(queries[row : row + 1])
+        middle = time.perf_counter()
+        search(queries)
+        alone.append(middle - start)
+        together.append(time.perf_counter() - middle)
+    a_query = 1000 / len(queries)
+    print(f"  {name:22} recall {recall:.3f}  alone {min(alone) * a_query:7.2f} ms  "
+          f"batched {min(together) * a_query:7.2f} ms", flush=True)  # fmt: skip
+
+
+def timed(name: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Print the seconds of a call."""
+    start = time.perf_counter()
+    call(*args, **kwargs)
+    print(f"{name}: {time.perf_counter() - start:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

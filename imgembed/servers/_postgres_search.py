@@ -1,0 +1,313 @@
+"""Searches of a table of PostgreSQL: statements, pipelined, through the graph or exact."""
+
+import zlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import sql
+
+from ._postgres_session import Connection
+from ._postgres_sql import KEY, PostgresCondition, named
+from ._postgres_state import State
+
+Vectors = NDArray[np.float32]
+Cursor = psycopg.Cursor[Any]
+
+SLOT = sql.Identifier("imgembed_slot")
+VECTOR = sql.Identifier("imgembed_vector")
+ORIGINAL = sql.Identifier("imgembed_original")
+ALL = PostgresCondition(sql.SQL("true"), {})
+
+#: The widest vectors that pgvector's HNSW takes as they are, and in half precision.
+WIDEST, WIDEST_HALF = 2_000, 4_000
+LARGEST_EF = 1_000
+
+#: Queries whose answers are on the way at once: more would wait in memory.
+MOST_SENT = 256
+
+# A filter that keeps a smaller share is searched exactly, one by one.
+_EXACT_SHARE = 0.05
+
+
+class Found(NamedTuple):
+    """What a search found, query by query.
+
+    Parameters
+    ----------
+    distances : ndarray of shape (n_queries, n_neighbors), dtype float64
+        Ascending; inf where fewer were found.
+    slots : ndarray of shape (n_queries, n_neighbors), dtype int64
+        -1 where fewer were found.
+    others : list of list of tuple
+        Of each neighbour that was found key, original and records, if they were asked for.
+    """
+
+    distances: NDArray[np.float64]
+    slots: NDArray[np.int64]
+    others: list[list[tuple[Any, ...]]]
+
+
+class Search(NamedTuple):
+    """What is searched, and for what.
+
+    Parameters
+    ----------
+    table : sql.Identifier
+    state : State
+    k : int
+        Neighbours of a query.
+    condition : PostgresCondition
+        What may be found.
+    with_records : bool
+        Whether keys and records are wanted too.
+    """
+
+    table: sql.Identifier
+    state: State
+    k: int
+    condition: PostgresCondition = ALL
+    with_records: bool = False
+
+
+def nearest(
+    connection: Connection, search: Search, queries: Vectors, *, ef: int, exact: bool
+) -> Found:
+    """Find the nearest vectors of queries, in a transaction.
+
+    Parameters
+    ----------
+    connection : Connection
+    search : Search
+    queries : ndarray of shape (n_queries, n_features), dtype float32
+    ef : int
+        Candidates that the graph visits.
+    exact : bool
+        Compare with all.
+
+    Returns
+    -------
+    found : Found
+    """
+    if exact:
+        return _as_arrays(search, _answers(connection, _exact_statement(search), search, queries))
+    _set_graph_search(connection, search.state, ef)
+    answers = _answers(connection, _graph_statement(search), search, queries)
+    wanted = min(search.k, search.state.n_items)
+    poor = [row for row, answer in enumerate(answers) if len(answer) < wanted]
+    if poor:  # the filter keeps few, or equal vectors hide others
+        better = _answers(connection, _exact_statement(search), search, queries[poor])
+        for row, answer in zip(poor, better, strict=True):
+            answers[row] = answer
+    return _as_arrays(search, answers)
+
+
+def send(connection: Connection, search: Search, queries: Vectors, *, ef: int) -> list[Cursor]:
+    """Send the statements of a search through the graph, or an exact one, in a pipeline.
+
+    Parameters
+    ----------
+    connection : Connection
+    search : Search
+    queries : ndarray of shape (n_queries, n_features), dtype float32
+    ef : int
+        Candidates that the graph visits; 0 compares with all.
+
+    Returns
+    -------
+    cursors : list of Cursor
+        One a query, from which :func:`receive` takes the answers.
+    """
+    if ef:
+        _set_graph_search(connection, search.state, ef)
+    return _sent(connection, _graph_statement(search) if ef else _exact_statement(search),
+                 search, queries)  # fmt: skip
+
+
+def receive(search: Search, cursors: Sequence[Cursor]) -> Found | None:
+    """The answers to :func:`send`.
+
+    Parameters
+    ----------
+    search : Search
+    cursors : sequence of Cursor
+
+    Returns
+    -------
+    found : Found or None
+        None if the graph found too few.
+    """
+    answers = [cursor.fetchall() for cursor in cursors]
+    wanted = min(search.k, search.state.n_items)
+    if any(len(answer) < wanted for answer in answers):
+        return None
+    return _as_arrays(search, answers)
+
+
+def share_kept(connection: Connection, search: Search) -> float:
+    """The share of the items that a condition keeps, as the server's planner estimates it.
+
+    Parameters
+    ----------
+    connection : Connection
+    search : Search
+
+    Returns
+    -------
+    share : float
+    """
+    query = sql.SQL("EXPLAIN (FORMAT JSON) SELECT 1 FROM {} WHERE {}")
+    query_of_all = query.format(search.table, search.condition.sql)
+    found = connection.execute(query_of_all, dict(search.condition.values)).fetchone()
+    assert found is not None
+    share: float = found[0][0]["Plan"]["Plan Rows"] / max(search.state.n_items, 1)
+    return min(share, 1.0)
+
+
+def is_worth_a_graph(share: float) -> bool:
+    """Whether a filter that keeps this share is searched through the graph."""
+    return share > _EXACT_SHARE
+
+
+def vectors_at(
+    connection: Connection,
+    table: sql.Identifier,
+    state: State,
+    slots: NDArray[np.int64] | None,
+) -> Vectors:
+    """The vectors of slots, or of all in order.
+
+    Parameters
+    ----------
+    connection : Connection
+    table : sql.Identifier
+    state : State
+    slots : ndarray of shape (n_slots,), dtype int64, or None
+
+    Returns
+    -------
+    vectors : ndarray of shape (n_slots, n_features), dtype float32
+    """
+    query = sql.SQL("SELECT {}, {} FROM {}").format(SLOT, VECTOR, table)
+    values: tuple[Any, ...] = ()
+    if slots is not None:
+        query += sql.SQL(" WHERE {} = ANY(%s)").format(SLOT)
+        values = (slots.tolist(),)
+    with connection.cursor(binary=True) as cursor:
+        rows = cursor.execute(query, values).fetchall()
+    order = np.array([slot for slot, _ in rows], np.int64).argsort(kind="stable")
+    vectors = np.empty((len(rows), state.n_features), np.float32)
+    for row, (_, vector) in enumerate(rows):
+        vectors[row] = vector if isinstance(vector, np.ndarray) else vector.to_numpy()
+    ascending = vectors[order]
+    if slots is None:
+        return ascending
+    chosen, places = np.unique(slots, return_inverse=True)
+    assert len(chosen) == len(ascending)
+    return ascending[places]
+
+
+def operator_class(state: State) -> sql.SQL:
+    """How HNSW compares vectors of an index."""
+    is_half = state.storage == "float16" or state.n_features > WIDEST
+    kind = "halfvec" if is_half else "vector"
+    return sql.SQL(f"{kind}_{'l2' if state.metric == 'euclidean' else 'ip'}_ops")
+
+
+def graph_column(state: State) -> sql.Composable:
+    """What HNSW holds: the vectors, or those in half precision where they are too wide."""
+    if state.storage == "float32" and state.n_features > WIDEST:
+        half = sql.SQL("({}::halfvec({}))")
+        return half.format(VECTOR, sql.Literal(state.n_features))
+    return VECTOR
+
+
+def _set_graph_search(connection: Connection, state: State, ef: int) -> None:
+    # What is merged from partitions must be in order.
+    order = "strict_order" if state.partitions else "relaxed_order"
+    connection.execute(
+        "SELECT set_config('hnsw.ef_search', %s, true), "
+        "set_config('hnsw.iterative_scan', %s, true)",
+        (str(min(ef, LARGEST_EF)), order),
+    )
+
+
+def _answers(
+    connection: Connection, statement: sql.Composed, search: Search, queries: Vectors
+) -> list[list[tuple[Any, ...]]]:
+    """Rows of each query: slot, distance, and what else the statement gives."""
+    answers: list[list[tuple[Any, ...]]] = []
+    for start in range(0, len(queries), MOST_SENT):
+        with connection.pipeline():
+            cursors = _sent(connection, statement, search, queries[start : start + MOST_SENT])
+            answers += [cursor.fetchall() for cursor in cursors]
+    return answers
+
+
+def _sent(
+    connection: Connection, statement: sql.Composed, search: Search, queries: Vectors
+) -> list[Cursor]:
+    """A cursor for each query, whose answer is on the way."""
+    # What a filter keeps decides how a statement is run: with one it is planned for its values.
+    # The kinds of columns are part of the text, because a prepared statement has one result.
+    kinds = zlib.crc32(repr(search.state.kinds).encode())
+    text = statement.as_bytes(connection) + b" -- %d" % kinds
+    values, is_prepared = dict(search.condition.values), search.condition is ALL
+    cursors = [connection.cursor(binary=True) for _ in queries]
+    for cursor, query in zip(cursors, queries, strict=True):
+        cursor.execute(text, values | {"query": query}, prepare=is_prepared)
+    return cursors
+
+
+def _graph_statement(search: Search) -> sql.Composed:
+    """The first k of the graph, then in order of their exact distances."""
+    inner = sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT {}").format(
+        _wanted(search),
+        search.table,
+        search.condition.sql,
+        _compared(search.state, graph_column(search.state)),
+        sql.Literal(search.k),
+    )
+    ordered = sql.SQL("SELECT * FROM ({}) AS near ORDER BY imgembed_distance, {}")
+    return ordered.format(inner, SLOT)
+
+
+def _exact_statement(search: Search) -> sql.Composed:
+    # The distance with its addend is no expression of which there is an index.
+    return sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY 2, 1 LIMIT {}").format(
+        _wanted(search), search.table, search.condition.sql, sql.Literal(search.k)
+    )
+
+
+def _wanted(search: Search) -> sql.Composed:
+    addend = 0 if search.state.metric == "euclidean" else 1
+    distance = sql.SQL("{} + {} AS imgembed_distance").format(
+        sql.Literal(addend), _compared(search.state, VECTOR)
+    )
+    columns: list[sql.Composable] = [SLOT, distance]
+    if search.with_records:
+        columns += [sql.Identifier(KEY), ORIGINAL, *map(named, search.state.kinds)]
+    return sql.SQL(", ").join(columns)
+
+
+def _compared(state: State, column: sql.Composable) -> sql.Composed:
+    is_half = state.storage == "float16" or column is not VECTOR
+    operator = "<->" if state.metric == "euclidean" else "<#>"
+    query = sql.SQL("{}::halfvec({})") if is_half else sql.SQL("{}::vector({})")
+    value = query.format(sql.Placeholder("query"), sql.Literal(state.n_features))
+    return sql.SQL("({} " + operator + " {})").format(column, value)
+
+
+def _as_arrays(search: Search, answers: Sequence[list[tuple[Any, ...]]]) -> Found:
+    distances = np.full((len(answers), search.k), np.inf)
+    slots = np.full((len(answers), search.k), -1, np.int64)
+    for row, answer in enumerate(answers):
+        if answer:
+            slots[row, : len(answer)] = [one[0] for one in answer]
+            distances[row, : len(answer)] = [one[1] for one in answer]
+    if search.state.metric == "cosine":
+        found = slots >= 0
+        distances[found] = distances[found].clip(0.0, 2.0)
+    return Found(distances, slots, [[one[2:] for one in answer] for answer in answers])

@@ -1,0 +1,547 @@
+"""An index in PostgreSQL as its methods need it: reads of one state, changes made once."""
+
+import uuid
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from psycopg import errors, sql
+
+from ..index import RecallEstimate, WhereError
+from ..index._record_values import as_columns, as_list
+from . import _postgres_table as tables
+from ._conditions import read_condition
+from ._errors import (
+    ServerCredentialsError,
+    ServerError,
+    ServerTableError,
+    ServerTimeoutError,
+    ServerUnavailableError,
+)
+from ._postgres_recall import N_MEASURED, measured_recall
+from ._postgres_rows import id_of, keys_of, record_of
+from ._postgres_search import (
+    ALL,
+    LARGEST_EF,
+    MOST_SENT,
+    ORIGINAL,
+    SLOT,
+    Found,
+    Search,
+    Vectors,
+    is_worth_a_graph,
+    nearest,
+    receive,
+    send,
+    share_kept,
+    vectors_at,
+)
+from ._postgres_session import Connection, PostgresSession
+from ._postgres_sql import KEY, PostgresCondition, postgres_condition
+from ._postgres_state import State, create_states, read_state, state_query, write_state
+
+Slots = NDArray[np.int64]
+Parameters = Sequence[Any] | Mapping[str, Any] | None
+Result = TypeVar("Result")
+
+# The recall is measured again when an index has grown by this much.
+_GROWTH = 1.5
+_N_SHARES = 32
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What recall a graph should have.
+
+    Parameters
+    ----------
+    n_neighbors : int
+    target_recall : float
+    ef_search : int or None
+    """
+
+    n_neighbors: int
+    target_recall: float
+    ef_search: int | None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What may be found: a condition with its parameters, a mask, ids, or None."""
+
+    where: Any
+    params: Parameters
+
+
+class PostgresStore:
+    """A table with vectors, ids and records, and the state of the index.
+
+    Parameters
+    ----------
+    session : PostgresSession
+    table : str
+    """
+
+    def __init__(self, session: PostgresSession, table: str) -> None:
+        self.session = session
+        self.table = table
+        # Of the change that this store made last: a standby may be behind.
+        self._n_changes_seen = 0
+        # As it was last read or written.
+        self._known: State | None = None
+        # Computed for a number of changes.
+        self._living: tuple[int, Slots] | None = None
+        self._shares: dict[tuple[int, str], float] = {}
+
+    # Changes.
+
+    def fill(self, state: State, vectors: Vectors, ids: Any, records: Any, tuning: Tuning) -> None:
+        """Put items into a new table, which takes the place of the one there is."""
+        keys, originals = keys_of(range(len(vectors)) if ids is None else ids, len(vectors))
+        columns = as_columns(records, len(vectors))
+        new = f"{self.table}_imgembed_new"
+
+        def change(connection: Connection, before: State | None) -> State:
+            if before is None:
+                self._refuse_foreign_table(connection)
+            tables.create_table(connection, new, state)
+            now, encoded = tables.prepared(connection, new, state, columns)
+            batch = tables.Batch(vectors, keys, originals, encoded)
+            filled = self._grown(connection, new, now, batch, tuning)
+            tables.create_keys(connection, new)
+            tables.replace_table(connection, self.table, new)
+            n_changes = 0 if before is None else before.n_changes
+            marks = () if before is None else before.marks
+            return replace(filled, n_changes=n_changes, marks=marks)
+
+        self._changed(change)
+
+    def add(self, vectors: Vectors, ids: Any, records: Any, tuning: Tuning) -> None:
+        """Add items at the end."""
+        columns = as_columns(records, len(vectors))
+        given = None if ids is None else as_list(ids, "ids")
+
+        def change(connection: Connection, before: State | None) -> State:
+            state = self._there(before)
+            default = range(state.next_id, state.next_id + len(vectors))
+            keys, originals = keys_of(default if given is None else given, len(vectors))
+            batch = tables.Batch(vectors, keys, originals, {})
+            if given is not None:
+                tables.refuse_present(connection, self.table, batch)
+            now, encoded = tables.prepared(connection, self.table, state, columns)
+            return self._grown(connection, self.table, now, replace(batch, columns=encoded), tuning)
+
+        self._changed(change)
+
+    def upsert(self, vectors: Vectors, ids: Any, records: Any) -> None:
+        """Replace the items whose ids are there, and add the others."""
+        keys, originals = keys_of(ids, len(vectors))
+        columns = as_columns(records, len(vectors))
+
+        def change(connection: Connection, before: State | None) -> State:
+            state = self._there(before)
+            given = columns
+            if records is not None:
+                given = {name: [None] * len(vectors) for name in state.kinds} | columns
+            now, encoded = tables.prepared(connection, self.table, state, given)
+            batch = tables.Batch(vectors, keys, originals, encoded)
+            now = tables.upsert(connection, self.table, now, batch)
+            return self._with_graph(connection, self.table, now)
+
+        self._changed(change)
+
+    def remove(self, ids: Any) -> None:
+        """Remove items."""
+        keys, originals = _keys_of_some(ids)
+
+        def change(connection: Connection, before: State | None) -> State:
+            state = self._there(before)
+            tables.require_present(connection, self.table, keys, originals)
+            return tables.remove(connection, self.table, state, keys)
+
+        self._changed(change)
+
+    def update(self, ids: Any, records: Any) -> None:
+        """Change columns of the records of items; with dicts, the given keys of each."""
+        keys, originals = _keys_of_some(ids)
+        columns = as_columns(records, len(keys))
+
+        def change(connection: Connection, before: State | None) -> State:
+            state = self._there(before)
+            tables.require_present(connection, self.table, keys, originals)
+            now, encoded = tables.prepared(connection, self.table, state, columns)
+            for names, rows in _rows_by_keys(records, columns, len(keys)):
+                some = {name: [encoded[name][row] for row in rows] for name in names}
+                tables.update(connection, self.table, [keys[row] for row in rows], some)
+            return now
+
+        self._changed(change)
+
+    # Reads.
+
+    def state(self) -> State:
+        """The state of the index."""
+        return self._read(lambda connection, state: state)
+
+    def nearest(
+        self, queries: Vectors | None, k: int, chosen: Chosen, *, exact: bool, with_records: bool
+    ) -> tuple[State, Found, NDArray[np.int64]]:
+        """The nearest items of queries, and their rows; of all items one more, for themselves."""
+        table, known = sql.Identifier(self.table), self._known
+        if known is not None and queries is not None and len(queries) <= MOST_SENT:
+            wanted = Search(table, known, k, ALL, with_records)
+            found_at_once = self._sent_at_once(wanted, queries, chosen, exact=exact)
+            if found_at_once is not None:
+                return found_at_once
+
+        def work(connection: Connection, state: State) -> tuple[State, Found, NDArray[np.int64]]:
+            condition = self._condition(connection, state, chosen)
+            search = Search(table, state, k, condition, with_records)
+            vectors = queries
+            if vectors is None:
+                vectors = vectors_at(connection, table, state, None)
+                search = search._replace(k=k + 1)
+            if condition is not ALL and state.has_graph and not exact:
+                self._learn_share(connection, search)
+            ef = self._ef(search, exact=exact) or 0
+            found = nearest(connection, search, vectors, ef=ef, exact=not ef)
+            return state, found, self._rows_of(connection, state, found.slots)
+
+        return self._read(work)
+
+    def _sent_at_once(
+        self, search: Search, queries: Vectors, chosen: Chosen, *, exact: bool
+    ) -> tuple[State, Found, NDArray[np.int64]] | None:
+        """What :meth:`nearest` finds, by one message: it is right if the state is still the known.
+
+        None if it is not, or more than one message is needed.
+        """
+        state, living = search.state, self._living
+        if state.n_changes < self._n_changes_seen:
+            return None
+        if not (chosen.where is None or isinstance(chosen.where, str)):
+            return None
+        if state.has_gaps and (living is None or living[0] != state.n_changes):
+            return None
+
+        def work(connection: Connection) -> Any:
+            asked = search._replace(condition=self._condition(connection, state, chosen))
+            ef = self._ef(asked, exact=exact)
+            if ef is None:
+                return None
+            connection.execute(self._lock_statement())
+            read = connection.execute(state_query(), (self.table,))
+            return asked, read, send(connection, asked, queries, ef=ef)
+
+        try:
+            sent = self.session.read(work)
+        except (ServerTimeoutError, ServerUnavailableError, ServerCredentialsError):
+            raise
+        except (ServerError, WhereError):
+            return None  # the columns may be others by now
+        if sent is None:
+            return None
+        asked, read, cursors = sent
+        fields = read.fetchone()
+        if fields is None or fields[0]["n_changes"] != state.n_changes:
+            return None
+        found = receive(asked, cursors)
+        if found is None:
+            return None
+        rows = found.slots
+        if state.has_gaps and living is not None:
+            rows = rows_among(living[1], rows)
+        return state, found, rows
+
+    def ids(self) -> list[Hashable]:
+        """All ids, row by row."""
+        query = sql.SQL("SELECT {}, {} FROM {} ORDER BY {}").format(
+            sql.Identifier(KEY), ORIGINAL, sql.Identifier(self.table), SLOT
+        )
+
+        def work(connection: Connection, _: State) -> list[Hashable]:
+            return [id_of(*row) for row in connection.execute(query).fetchall()]
+
+        return self._read(work)
+
+    def contains(self, item_id: Any) -> bool:
+        """Whether an item has this id."""
+        try:
+            keys, _ = keys_of([item_id], 1)
+        except (TypeError, ValueError):
+            return False
+
+        def work(connection: Connection, _: State) -> bool:
+            return bool(tables.slots_of_keys(connection, self.table, keys))
+
+        return self._read(work)
+
+    def vectors(self, rows: NDArray[np.int64] | None) -> Vectors:
+        """The vectors of rows, or of all."""
+
+        def work(connection: Connection, state: State) -> Vectors:
+            slots = None if rows is None else self._slots_at(connection, state, rows)
+            return vectors_at(connection, sql.Identifier(self.table), state, slots)
+
+        return self._read(work)
+
+    def contents(self) -> tuple[State, Vectors, list[Hashable], list[dict[str, Any]]]:
+        """All that is there, row by row: vectors, ids and records."""
+        table = sql.Identifier(self.table)
+
+        def work(connection: Connection, state: State) -> Any:
+            columns = [sql.Identifier(name) for name in (KEY, *state.kinds)]
+            query = sql.SQL("SELECT {}, {} FROM {} ORDER BY {}").format(
+                ORIGINAL, sql.SQL(", ").join(columns), table, SLOT
+            )
+            rows = connection.cursor(binary=True).execute(query).fetchall()
+            ids = [id_of(key, original) for original, key, *_ in rows]
+            records = [record_of(state.kinds, row[2:]) for row in rows]
+            return state, vectors_at(connection, table, state, None), ids, records
+
+        found: tuple[State, Vectors, list[Hashable], list[dict[str, Any]]] = self._read(work)
+        return found
+
+    # How changes and reads are made.
+
+    def _changed(self, change: Callable[[Connection, State | None], State]) -> None:
+        """Make a change once, even if the server is lost before it tells that it was made."""
+        mark = uuid.uuid4().hex[:16]
+
+        def work(connection: Connection) -> State:
+            create_states(connection)
+            before = read_state(connection, self.table, lock=True)
+            if before is not None and mark in before.marks:
+                return before  # the first attempt came through
+            after = change(connection, before).marked(mark)
+            write_state(connection, self.table, after)
+            return after
+
+        self._known = self.session.write(work)
+        self._n_changes_seen = self._known.n_changes
+
+    def _read(self, work: Callable[[Connection, State], Result]) -> Result:
+        """Read in a state that is not older than what this store has written."""
+
+        def locked(connection: Connection) -> tuple[bool, Any]:
+            # Before anything is read: who replaces the table must not do so in between.
+            try:
+                connection.execute(self._lock_statement())
+                state = read_state(connection, self.table)
+            except errors.UndefinedTable:
+                raise self._missing() from None
+            if state is None:
+                raise self._missing()
+            if state.n_changes < self._n_changes_seen:
+                return False, None
+            self._known = state
+            return True, work(connection, state)
+
+        is_new, result = self.session.read(locked)
+        if not is_new:  # the standby is behind
+            is_new, result = self.session.read(locked, on_primary=True)
+        if not is_new:
+            raise ServerTableError(
+                f"the index {self.table!r} is older than what was written to it: it was restored "
+                "or is another one; load it again"
+            )
+        found: Result = result
+        return found
+
+    def _lock_statement(self) -> sql.Composed:
+        return sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.Identifier(self.table))
+
+    def _there(self, state: State | None) -> State:
+        if state is None:
+            raise self._missing()
+        return state
+
+    def _missing(self) -> ServerTableError:
+        return ServerTableError(
+            f"the database has no index {self.table!r}; fit one, or look at its address"
+        )
+
+    def _refuse_foreign_table(self, connection: Connection) -> None:
+        found = connection.execute("SELECT to_regclass(quote_ident(%s))", (self.table,)).fetchone()
+        if found is not None and found[0] is not None:
+            raise ServerTableError(
+                f"there is a table {self.table!r} that is no index of imgembed, and fit would "
+                "replace it; choose another name"
+            )
+
+    # Filling.
+
+    def _grown(
+        self, connection: Connection, table: str, state: State, batch: tables.Batch, tuning: Tuning
+    ) -> State:
+        """Add items, of which some are queries that measure the graph before they are in it."""
+        n_after = state.n_items + len(batch)
+        is_due = self._wants_graph(state, n_after) and n_after >= _GROWTH * state.n_measured
+        if not is_due:
+            return self._with_graph(
+                connection, table, tables.insert(connection, table, state, batch)
+            )
+        n_held = min(N_MEASURED, len(batch) // 2)
+        n_first = len(batch) - n_held
+        state = tables.insert(connection, table, state, batch.part(slice(0, n_first)))
+        state = self._with_graph(connection, table, state, n_after)
+        held = batch.part(slice(n_first, None))
+        if n_held:
+            state = _measured(connection, table, state, held.vectors, tuning, n_after)
+        return tables.insert(connection, table, state, held)
+
+    def _wants_graph(self, state: State, n_items: int) -> bool:
+        if state.algorithm == "auto":
+            return n_items >= tables.SMALLEST_GRAPH
+        return state.algorithm == "hnsw"
+
+    def _with_graph(
+        self, connection: Connection, table: str, state: State, n_items: int | None = None
+    ) -> State:
+        """Build the graph if it is due; either way the planner learns of many new items."""
+        if state.has_graph or not self._wants_graph(state, n_items or state.n_items):
+            return state
+        tables.create_graph(connection, table, state)
+        connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))
+        return replace(state, has_graph=True)
+
+    # Searching.
+
+    def _ef(self, search: Search, *, exact: bool) -> int | None:
+        """Candidates that the graph visits, 0 to compare with all; None if it is not known."""
+        state = search.state
+        if exact or not state.has_graph:
+            return 0
+        ef = state.recall.ef * max(1.0, search.k / state.recall.n_neighbors)
+        if search.condition is not ALL:
+            share = self._shares.get(_question(search))
+            if share is None:
+                return None
+            if not is_worth_a_graph(share):
+                return 0
+            ef /= share**0.5
+        return min(LARGEST_EF, max(round(ef), min(search.k, LARGEST_EF)))
+
+    def _learn_share(self, connection: Connection, search: Search) -> None:
+        """Remember what share of the items a condition keeps."""
+        question = _question(search)
+        if question not in self._shares:
+            while len(self._shares) >= _N_SHARES:
+                del self._shares[next(iter(self._shares))]
+            self._shares[question] = share_kept(connection, search)
+
+    def _condition(self, connection: Connection, state: State, chosen: Chosen) -> PostgresCondition:
+        where, params = chosen.where, chosen.params
+        if where is None or not isinstance(where, str):
+            if params is not None:
+                raise ValueError(
+                    f"params are the values of a condition in SQL, and where is {where!r:.50}: "
+                    "give where='price < ?', params=(50,)"
+                )
+            return ALL if where is None else self._listed(connection, state, where)
+        for value in params.values() if isinstance(params, Mapping) else params or ():
+            if isinstance(value, str) and "\0" in value:
+                raise WhereError("a parameter holds a NUL, which no text in PostgreSQL does")
+        return postgres_condition(read_condition(where, params, state.kinds))
+
+    def _listed(self, connection: Connection, state: State, where: Any) -> PostgresCondition:
+        """A mask of rows, or ids, as a condition."""
+        if isinstance(where, bytes) or not hasattr(where, "__iter__"):
+            raise TypeError(
+                'where must be a condition such as "price < 50", an array of bool with an entry '
+                f"for each of {state.n_items} rows, or ids; got {type(where).__name__}"
+            )
+        entries = where if isinstance(where, np.ndarray) else list(where)
+        if _is_mask(entries):
+            if len(entries) != state.n_items:
+                raise ValueError(
+                    f"where has {len(entries)} entries and the index {state.n_items} rows; a "
+                    "mask needs one for each"
+                )
+            rows = np.flatnonzero(np.asarray(entries, bool))
+            slots = self._slots_at(connection, state, rows).tolist()
+            return PostgresCondition(sql.SQL("{} = ANY(%(slots)s)").format(SLOT), {"slots": slots})
+        keys, originals = _keys_of_some(entries)
+        tables.require_present(connection, self.table, keys, originals)
+        is_listed = sql.SQL("{} = ANY(%(keys)s)").format(sql.Identifier(KEY))
+        return PostgresCondition(is_listed, {"keys": keys})
+
+    # Rows are what users see: the slots of items, without gaps.
+
+    def _living_slots(self, connection: Connection, state: State) -> Slots:
+        if not state.has_gaps:
+            return np.arange(state.n_slots)
+        if self._living is None or self._living[0] != state.n_changes:
+            self._living = state.n_changes, tables.living_slots(connection, self.table)
+        return self._living[1]
+
+    def _slots_at(self, connection: Connection, state: State, rows: NDArray[np.int64]) -> Slots:
+        return rows if not state.has_gaps else self._living_slots(connection, state)[rows]
+
+    def _rows_of(self, connection: Connection, state: State, slots: Slots) -> NDArray[np.int64]:
+        if not state.has_gaps:
+            return slots
+        return rows_among(self._living_slots(connection, state), slots)
+
+
+def rows_among(living: Slots, slots: Slots) -> NDArray[np.int64]:
+    """The rows of slots; -1 stays."""
+    return np.where(slots >= 0, np.searchsorted(living, slots), -1)
+
+
+def _question(search: Search) -> tuple[int, str]:
+    condition = search.condition
+    return search.state.n_changes, repr((condition.sql, condition.values))
+
+
+def _measured(
+    connection: Connection, table: str, state: State, queries: Vectors, tuning: Tuning, n_items: int
+) -> State:
+    search = Search(sql.Identifier(table), state, tuning.n_neighbors)
+    recall = measured_recall(
+        connection, search, queries, target=tuning.target_recall, ef=tuning.ef_search
+    )
+    return replace(state, recall=recall, n_measured=n_items)
+
+
+def _keys_of_some(ids: Any) -> tuple[list[str], list[bytes | None]]:
+    """Keys of ids that may come twice."""
+    listed = as_list(ids, "ids")
+    pairs = [keys_of([one], 1) for one in listed]
+    return [keys[0] for keys, _ in pairs], [originals[0] for _, originals in pairs]
+
+
+def _rows_by_keys(
+    records: Any, columns: Mapping[str, Any], n: int
+) -> list[tuple[tuple[str, ...], list[int]]]:
+    """Rows by the columns that their records have: dicts may differ."""
+    if not isinstance(records, Sequence):
+        return [(tuple(columns), list(range(n)))]
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for row, record in enumerate(records):
+        groups.setdefault(tuple(record), []).append(row)
+    return list(groups.items())
+
+
+def _is_mask(entries: Any) -> bool:
+    if isinstance(entries, np.ndarray):
+        return entries.dtype == bool and entries.ndim == 1
+    return bool(entries) and all(isinstance(entry, (bool, np.bool_)) for entry in entries)
+
+
+def unknown_recall(tuning: Tuning) -> RecallEstimate:
+    """What is known of the recall before it is measured.
+
+    Parameters
+    ----------
+    tuning : Tuning
+
+    Returns
+    -------
+    recall : RecallEstimate
+        Of no queries; its ef is that of the tuning, or a start.
+    """
+    ef = tuning.ef_search or 64
+    return RecallEstimate(0.0, 0.0, 1.0, tuning.n_neighbors, ef, 0)

@@ -1,0 +1,426 @@
+"""Changes of a table of PostgreSQL: made whole, within a transaction of the caller."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pgvector import HalfVector
+from psycopg import sql
+
+from ..index import DuplicateIdError, UnknownIdError
+from ..index._record_ids import LAST_COUNTED_ID, named_ids
+from ._postgres_rows import SQL_KIND, fitted_columns, id_of
+from ._postgres_search import (
+    ORIGINAL,
+    SLOT,
+    VECTOR,
+    Vectors,
+    graph_column,
+    operator_class,
+)
+from ._postgres_session import Connection
+from ._postgres_sql import KEY, SQL_TYPES, named
+from ._postgres_state import State
+
+# Below, comparing with all is as fast as a graph.
+SMALLEST_GRAPH = 10_000
+
+_KEY = sql.Identifier(KEY)
+_COPY_TYPES = {
+    "boolean": "bool",
+    "integer": "int8",
+    "real": "float8",
+    "text": "text",
+    "blob": "bytea",
+}
+# A page of 8 kB must hold a row: wider vectors are kept apart from it.
+_WIDEST_IN_ROW = 4_000
+# A graph that does not fit is built far slower.
+_LEAST_BUILD_MEMORY, _MOST_BUILD_MEMORY = 2**26, 2**30
+_EXACT_INTEGERS = 2**53
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items that go into a table.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (n_items, n_features), dtype float32
+    keys : list of str
+    originals : list of bytes or None
+    columns : mapping of str to list
+        Values as PostgreSQL takes them.
+    """
+
+    vectors: Vectors
+    keys: list[str]
+    originals: list[bytes | None]
+    columns: Mapping[str, list[Any]]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def part(self, chosen: slice) -> "Batch":
+        """Some of the items."""
+        columns = {name: values[chosen] for name, values in self.columns.items()}
+        return Batch(self.vectors[chosen], self.keys[chosen], self.originals[chosen], columns)
+
+
+def create_table(connection: Connection, table: str, state: State) -> None:
+    """Make an empty table for an index.
+
+    Parameters
+    ----------
+    connection : Connection
+    table : str
+    state : State
+    """
+    name, kind = sql.Identifier(table), "halfvec" if state.storage == "float16" else "vector"
+    query = (
+        'CREATE TABLE {} ({} bigint NOT NULL, {} text COLLATE "C" NOT NULL, {} bytea, '
+        "{} " + kind + "({}) NOT NULL)"
+    )
+    width = sql.Literal(state.n_features)
+    created = sql.SQL(query).format(name, SLOT, _KEY, ORIGINAL, VECTOR, width)
+    if state.partitions:
+        created += sql.SQL(" PARTITION BY HASH ({})").format(_KEY)
+    connection.execute(created)
+    n_bytes = state.n_features * (2 if state.storage == "float16" else 4)
+    if n_bytes <= _WIDEST_IN_ROW:
+        plain = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET STORAGE PLAIN")
+        connection.execute(plain.format(name, VECTOR))
+    for number in range(state.partitions):
+        _create_partition(connection, table, state, number)
+
+
+def create_keys(connection: Connection, table: str) -> None:
+    """Make ids unique, and slots quick to find: after the bulk of the rows, which is faster.
+
+    Parameters
+    ----------
+    connection : Connection
+    table : str
+    """
+    name = sql.Identifier(table)
+    connection.execute(sql.SQL("ALTER TABLE {} ADD UNIQUE ({})").format(name, _KEY))
+    connection.execute(sql.SQL("CREATE INDEX ON {} ({})").format(name, SLOT))
+
+
+def _create_partition(connection: Connection, table: str, state: State, number: int) -> None:
+    query = "CREATE TABLE {} PARTITION OF {} FOR VALUES WITH (MODULUS {}, REMAINDER {})"
+    # Its name stays when the table is renamed, and must not be that of an older one.
+    found = connection.execute("SELECT gen_random_uuid()::text").fetchone()
+    assert found is not None
+    part = sql.Identifier(f"{table[:40]}_{found[0][:8]}_{number}")
+    numbers = (sql.Literal(state.partitions), sql.Literal(number))
+    connection.execute(sql.SQL(query).format(part, sql.Identifier(table), *numbers))
+
+
+def create_graph(connection: Connection, table: str, state: State) -> None:
+    """Build the HNSW index of a table.
+
+    Parameters
+    ----------
+    connection : Connection
+    table : str
+    state : State
+    """
+    width = 2 if operator_class(state).as_string().startswith("half") else 4
+    a_node = width * state.n_features + 40 * state.M + 400
+    memory = min(_MOST_BUILD_MEMORY, max(_LEAST_BUILD_MEMORY, ceil(1.5 * a_node * state.n_items)))
+    connection.execute(
+        "SELECT set_config('maintenance_work_mem', %s, true)", (f"{memory // 1024}kB",)
+    )
+    query = "CREATE INDEX ON {} USING hnsw ({} {}) WITH (m = {}, ef_construction = {})"
+    numbers = (sql.Literal(state.M), sql.Literal(state.ef_construction))
+    connection.execute(
+        sql.SQL(query).format(
+            sql.Identifier(table), graph_column(state), operator_class(state), *numbers
+        )
+    )
+
+
+def replace_table(connection: Connection, old: str, new: str) -> None:
+    """Put a table in the place of another one, which may not be there.
+
+    Parameters
+    ----------
+    connection : Connection
+    old, new : str
+    """
+    connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(old)))
+    renamed = sql.SQL("ALTER TABLE {} RENAME TO {}")
+    connection.execute(renamed.format(sql.Identifier(new), sql.Identifier(old)))
+
+
+def prepared(
+    connection: Connection, table: str, state: State, columns: Mapping[str, Sequence[Any]]
+) -> tuple[State, dict[str, list[Any]]]:
+    """Give a table the columns that records need.
+
+    Parameters
+    ----------
+    connection : Connection
+    table : str
+    state : State
+    columns : mapping of str to sequence
+        Values as they were given.
+
+    Returns
+    -------
+    state : State
+        It knows the columns.
+    encoded : dict of str to list
+        Values as PostgreSQL takes them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a name or a value cannot be kept.
+    """
+    before = state.kinds
+    kinds, encoded = fitted_columns(before, columns)
+    for name, kind in kinds.items():
+        if name not in before:
+            query = sql.SQL("ALTER TABLE {} ADD COLUMN {} {}")
+            words = (sql.Identifier(table), sql.Identifier(name), SQL_TYPES[SQL_KIND[kind]])
+            connection.execute(query.format(*words))
+        elif SQL_KIND[kind] != SQL_KIND[before[name]]:
+            _change_type(connection, table, name, before[name], kind)
+    return replace(state, columns=kinds), encoded
+
+
+def _change_type(connection: Connection, table: str, name: str, before: str, after: str) -> None:
+    names = (sql.Identifier(table), sql.Identifier(name))
+    if before == "integer":
+        query = sql.SQL("SELECT 1 FROM {} WHERE abs({}::numeric) > {} LIMIT 1")
+        if connection.execute(query.format(*names, sql.Literal(_EXACT_INTEGERS))).fetchone():
+            raise ValueError(
+                f"column {name!r} has integers beyond 2**53, which reals would round; keep it "
+                "integer or text"
+            )
+        using = sql.SQL("{}::double precision").format(names[1])
+    else:  # it held nothing until now
+        using = sql.SQL("NULL::{}").format(SQL_TYPES[SQL_KIND[after]])
+    query = sql.SQL("ALTER TABLE {} ALTER COLUMN {} TYPE {} USING ({})")
+    connection.execute(query.format(*names, SQL_TYPES[SQL_KIND[after]], using))
+
+
+def insert(connection: Connection, table: str, state: State, batch: Batch) -> State:
+    """Add items in the next slots, by binary COPY.
+
+    Parameters
+    ----------
+    connection : Connection
+    table : str
+    state : State
+        It knows the columns.
+    batch : Batch
+
+    Returns
+    -------
+    state : State
+        Of the table with the items.
+    """
+    names: list[sql.Composable] = [SLOT, _KEY, ORIGINAL, VECTOR]
+    names += [sql.Identifier(name) for name in batch.columns]
+    query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)")
+    copied = query.format(sql.Identifier(table), sql.SQL(", ").join(names))
+    is_half = state.storage == "float16"
+    types = [_COPY_TYPES[SQL_KIND[state.kinds[name]]] for name in batch.columns]
+    with connection.cursor() as cursor, cursor.copy(copied) as copy:
+        copy.set_types(["int8", "text", "bytea", "halfvec" if is_half else "vector", *types])
+        slots = range(state.n_slots, state.n_slots + len(batch))
+        vectors = map(HalfVector, batch.vectors) if is_half else batch.vectors
+        for row in zip(
+            slots, batch.keys, batch.originals, vectors, *batch.columns.values(), strict=True
+        ):
+            copy.write_row(row)
+    return _with_more(state, batch.keys, len(batch))
+
+
+def _with_more(state: State, keys: Iterable[str], n_new: int) -> State:
+    return replace(
+        state,
+        n_slots=state.n_slots + n_new,
+        n_items=state.n_items + n_new,
+        next_id=max(state.next_id, _next_number(keys)),
+    )
+
+
+def _next_number(keys: Iterable[str]) -> int:
+    """The whole number after the largest among keys, as the embedded index counts."""
+    numbers = (float(key[1:]) if not _is_whole(key) else int(key[1:]) for key in keys
+               if key[0] == "n")  # fmt: skip
+    return max((int(one) + 1 for one in numbers if -1 < one < LAST_COUNTED_ID), default=0)
+
+
+def _is_whole(key: str) -> bool:
+    return key[1:].lstrip("-").isdigit()
+
+
+def slots_of_keys(connection: Connection, table: str, keys: Sequence[str]) -> dict[str, int]:
+    """The slots of those keys that are there.
+
+    Parameters
+    ----------
+    connection : Connection
+    table : str
+    keys : sequence of str
+
+    Returns
+    -------
+    slots : dict of str to int
+    """
+    query = sql.SQL("SELECT {0}, {1} FROM {2} WHERE {0} = ANY(%s)")
+    words = query.format(_KEY, SLOT, sql.Identifier(table))
+    return dict(connection.execute(words, (list(keys),)).fetchall())
+
+
+def refuse_present(connection: Connection, table: str, batch: Batch) -> None:
+    """Raise a DuplicateIdError if a key is there already.
+
+    Parameters
+    ----------
+    connection : Connection
+    table : str
+    batch : Batch
+
+    Raises
+    ------
+    DuplicateIdError
+        It names the ids.
+    """
+    known = slots_of_keys(connection, table, batch.keys)
+    pairs = zip(batch.keys, batch.originals, strict=True)
+    present = [id_of(*pair) for pair in pairs if pair[0] in known]
+    if present:
+        raise DuplicateIdError(f"there already: {named_ids(present)}; upsert replaces")
+
+
+def upsert(connection: Connection, table: str, state: State, batch: Batch) -> State:
+    """Replace the items whose keys are there, and add the others.
+
+    Parameters
+    ----------
+    connection : Connection
+    table : str
+    state : State
+        It knows the columns.
+    batch : Batch
+        Columns that it lacks stay.
+
+    Returns
+    -------
+    state : State
+        Of the table with the items.
+    """
+    known = slots_of_keys(connection, table, batch.keys)
+    is_new = [key not in known for key in batch.keys]
+    next_slots = iter(range(state.n_slots, state.n_slots + sum(is_new)))
+    slots = [known[key] if key in known else next(next_slots) for key in batch.keys]
+    names: list[sql.Composable] = [SLOT, _KEY, ORIGINAL, VECTOR]
+    names += [named(name) for name in batch.columns]
+    kept = sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(name) for name in names[3:])
+    query = sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT ({}) DO UPDATE SET {}").format(
+        sql.Identifier(table),
+        sql.SQL(", ").join(names),
+        sql.SQL(", ").join([sql.Placeholder()] * len(names)),
+        _KEY,
+        kept,
+    )
+    rows = zip(slots, batch.keys, batch.originals, batch.vectors, *batch.columns.values(),
+               strict=True)  # fmt: skip
+    with connection.cursor() as cursor:
+        cursor.executemany(query, rows)
+    return _with_more(state, batch.keys, sum(is_new))
+
+
+def update(
+    connection: Connection, table: str, batch_keys: Sequence[str], columns: Mapping[str, list[Any]]
+) -> None:
+    """Change columns of items.
+
+    Parameters
+    ----------
+    connection : Connection
+    table : str
+    batch_keys : sequence of n_items str
+    columns : mapping of str to list
+        Values as PostgreSQL takes them.
+    """
+    if not columns or not batch_keys:
+        return
+    settings = sql.SQL(", ").join(
+        sql.SQL("{} = {}").format(named(name), sql.Placeholder()) for name in columns
+    )
+    query = sql.SQL("UPDATE {} SET {} WHERE {} = %s")
+    words = query.format(sql.Identifier(table), settings, _KEY)
+    with connection.cursor() as cursor:
+        cursor.executemany(words, zip(*columns.values(), batch_keys, strict=True))
+
+
+def remove(connection: Connection, table: str, state: State, keys: Sequence[str]) -> State:
+    """Remove items that are there.
+
+    Parameters
+    ----------
+    connection : Connection
+    table : str
+    state : State
+    keys : sequence of str
+
+    Returns
+    -------
+    state : State
+        Of the table without them.
+    """
+    query = sql.SQL("DELETE FROM {} WHERE {} = ANY(%s)").format(sql.Identifier(table), _KEY)
+    removed = connection.execute(query, (list(keys),)).rowcount
+    return replace(state, n_items=state.n_items - removed)
+
+
+def require_present(
+    connection: Connection, table: str, keys: Sequence[str], originals: Sequence[bytes | None]
+) -> None:
+    """Raise an UnknownIdError unless all keys are there.
+
+    Parameters
+    ----------
+    connection : Connection
+    table : str
+    keys : sequence of str
+    originals : sequence of bytes or None
+
+    Raises
+    ------
+    UnknownIdError
+        It names the ids.
+    """
+    known = slots_of_keys(connection, table, keys)
+    pairs = zip(keys, originals, strict=True)
+    absent = [id_of(*pair) for pair in pairs if pair[0] not in known]
+    if absent:
+        raise UnknownIdError(f"no item has {named_ids(absent)}")
+
+
+def living_slots(connection: Connection, table: str) -> NDArray[np.int64]:
+    """The slots of all items, ascending.
+
+    Parameters
+    ----------
+    connection : Connection
+    table : str
+
+    Returns
+    -------
+    slots : ndarray of shape (n_items,), dtype int64
+    """
+    query = sql.SQL("SELECT {0} FROM {1} ORDER BY {0}").format(SLOT, sql.Identifier(table))
+    with connection.cursor(binary=True) as cursor:
+        rows = cursor.execute(query).fetchall()
+    return np.array([row[0] for row in rows], np.int64)
