@@ -49,6 +49,20 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """Run the tests of the pages in Chromium; IMGEMBED_CHROMIUM names one that is elsewhere."""
+    command = ("-m", "pytest", "-m", "browser", "tests/test_browser.py", *session.posargs)
+    _run_with_library(session, *command, needs=_needs("test", "browser"))
+
+
+@nox.session
+def postgres(session: nox.Session) -> None:
+    """Run the tests of PostgresIndex against a server of their own, which ends with them."""
+    command = ("-m", "pytest", "-m", "postgres", "tests", *session.posargs)
+    _run_with_library(session, *command, needs=_needs("test", "postgres-test"))
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format, and the floors of the house."""
     session.install("--quiet", *_needs("lint"))
@@ -75,10 +89,19 @@ def bench(session: nox.Session) -> None:
     """Measure quality and speed on the images under ../shared/data (or ``--images FOLDER``)."""
     # These two slow OpenBLAS down for the sake of old libraries; the others need them not.
     session.env.update(dict.fromkeys(("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")))
-    names = "quality throughput engines local_features finetuning contrastive index cache"
+    names = (
+        "quality throughput engines local_features finetuning contrastive index cache evaluation"
+        " comparison duplicates"
+    )
     for name in names.split():
         script = f"benchmarks/{name}.py"
         _run_with_library(session, script, *session.posargs, needs=_needs("bench"))
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """Look for known faults in this library and in its peers."""
+    _run_with_library(session, "benchmarks/peers.py", *session.posargs, needs=_needs("peers"))
 
 
 @nox.session

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import classical, evaluation, plotting, testing
+    from . import classical, evaluation, pages, plotting, testing
     from .base import FingerprintError, ImageEmbedder
     from .cache import CacheError, CacheInfo, CacheWarning, EmbeddingCache
     from .classical import (
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         SURFExtractor,
         VisualVocabulary,
     )
+    from .comparison import ComparedEmbedder, Comparison, compare_embedders
     from .deep import (
         CheckpointError,
         CheckpointReport,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
         ViTEmbedder,
         ZeroShotClassifier,
     )
+    from .duplicates import DuplicateImage, Duplicates, find_duplicates
+    from .embedder_files import EmbedderFileError, load_embedder, save_embedder
     from .images import ImageReadError, ImageReadWarning, list_images, read_image
     from .index import (
         CorruptIndexError,
@@ -51,8 +54,18 @@ if TYPE_CHECKING:
         UnknownIdError,
         WhereError,
     )
+    from .methods import make_embedder
     from .rerank import GeometricReranker, QueryExpansion
     from .search import ImageSearch, SearchResult
+    from .servers import (
+        PostgresIndex,
+        ServerCredentialsError,
+        ServerError,
+        ServerTableError,
+        ServerTimeoutError,
+        ServerUnavailableError,
+        ServerVersionError,
+    )
     from .training import FineTunedEmbedder, MoCoEmbedder, SimCLREmbedder
 
 __version__ = "0.1.0"
@@ -68,8 +81,13 @@ __all__ = [
     "CacheWarning",
     "CheckpointError",
     "CheckpointReport",
+    "ComparedEmbedder",
+    "Comparison",
     "CorruptIndexError",
     "DuplicateIdError",
+    "DuplicateImage",
+    "Duplicates",
+    "EmbedderFileError",
     "EmbeddingCache",
     "FineTunedEmbedder",
     "FingerprintError",
@@ -89,6 +107,7 @@ __all__ = [
     "Neighbors",
     "ORBEmbedder",
     "ORBExtractor",
+    "PostgresIndex",
     "QueryExpansion",
     "RandomPairCalibration",
     "RankedCaption",
@@ -99,6 +118,12 @@ __all__ = [
     "SURFEmbedder",
     "SURFExtractor",
     "SearchResult",
+    "ServerCredentialsError",
+    "ServerError",
+    "ServerTableError",
+    "ServerTimeoutError",
+    "ServerUnavailableError",
+    "ServerVersionError",
     "SimCLREmbedder",
     "UnknownIdError",
     "VLAD",
@@ -107,14 +132,20 @@ __all__ = [
     "WhereError",
     "ZeroShotClassifier",
     "classical",
+    "compare_embedders",
     "evaluation",
+    "find_duplicates",
     "list_images",
+    "load_embedder",
+    "make_embedder",
+    "pages",
     "plotting",
     "read_image",
+    "save_embedder",
     "testing",
 ]
 
-_ROOMS = {"classical", "evaluation", "plotting", "testing"}
+_ROOMS = {"classical", "evaluation", "pages", "plotting", "testing"}
 _ROOM_OF = {
     "AKAZEEmbedder": "classical",
     "AKAZEExtractor": "classical",
@@ -126,8 +157,13 @@ _ROOM_OF = {
     "CacheWarning": "cache",
     "CheckpointError": "deep",
     "CheckpointReport": "deep",
+    "ComparedEmbedder": "comparison",
+    "Comparison": "comparison",
     "CorruptIndexError": "index",
     "DuplicateIdError": "index",
+    "DuplicateImage": "duplicates",
+    "Duplicates": "duplicates",
+    "EmbedderFileError": "embedder_files",
     "EmbeddingCache": "cache",
     "FineTunedEmbedder": "training",
     "FingerprintError": "base",
@@ -147,6 +183,7 @@ _ROOM_OF = {
     "Neighbors": "index",
     "ORBEmbedder": "classical",
     "ORBExtractor": "classical",
+    "PostgresIndex": "servers",
     "QueryExpansion": "rerank",
     "RandomPairCalibration": "index",
     "RankedCaption": "deep",
@@ -157,6 +194,12 @@ _ROOM_OF = {
     "SURFEmbedder": "classical",
     "SURFExtractor": "classical",
     "SearchResult": "search",
+    "ServerCredentialsError": "servers",
+    "ServerError": "servers",
+    "ServerTableError": "servers",
+    "ServerTimeoutError": "servers",
+    "ServerUnavailableError": "servers",
+    "ServerVersionError": "servers",
     "SimCLREmbedder": "training",
     "UnknownIdError": "index",
     "VLAD": "classical",
@@ -164,8 +207,13 @@ _ROOM_OF = {
     "VisualVocabulary": "classical",
     "WhereError": "index",
     "ZeroShotClassifier": "deep",
+    "compare_embedders": "comparison",
+    "find_duplicates": "duplicates",
     "list_images": "images",
+    "load_embedder": "embedder_files",
+    "make_embedder": "methods",
     "read_image": "images",
+    "save_embedder": "embedder_files",
 }
 
 
