@@ -26,12 +26,14 @@ from imgembed import (
 from imgembed.classical import surf_available
 from imgembed.testing import check_embedder
 
+NETWORK = "test_resnet"  # timm's own, of 0.4 million parameters
 EMBEDDERS = {
-    "CNN, bundled weights": lambda _: CNNEmbedder("tf_efficientnet_lite0", weights="bundled"),
-    "CNN, a file": lambda path: CNNEmbedder("resnet10t", weights=path, pooling="max"),
-    "ViT, random weights": lambda _: ViTEmbedder(
-        "vit_tiny_patch16_224", weights=None, random_state=0
+    # Small networks and images: what is checked does not depend on their size.
+    "CNN, bundled weights": lambda _: CNNEmbedder(
+        "tf_efficientnet_lite0", weights="bundled", image_size=64
     ),
+    "CNN, a file": lambda path: CNNEmbedder(NETWORK, weights=path, pooling="max", image_size=64),
+    "ViT, random weights": lambda _: ViTEmbedder("test_vit", weights=None, random_state=0),
     "SIFT": lambda _: SIFTEmbedder(n_words=50, random_state=0),
     "SIFT, VLAD": lambda _: SIFTEmbedder(8, "vlad", random_state=0),
     "SIFT, Fisher vectors": lambda _: SIFTEmbedder(4, "fisher", random_state=0),
@@ -49,10 +51,10 @@ if surf_available():
 
 @pytest.fixture(scope="module")
 def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "resnet10t.pth"
+    path = tmp_path_factory.mktemp("weights") / "network.pth"
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        network = timm.create_model("resnet10t", zero_init_last=False)
+        network = timm.create_model(NETWORK, zero_init_last=False)
     torch.save(network.state_dict(), path)
     return path
 

@@ -191,7 +191,7 @@ def test_the_code_in_the_guide_to_the_index_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    names = run_code_in("docs/search.md")
+    names = run_code_in("docs/searching.md")
     assert names["found"].ids[0][:2] == ["copy0", "photo0"]
     prices = [record["price"] for hits in names["cheap"].records for record in hits]
     assert len(prices) == 10

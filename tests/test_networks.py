@@ -80,13 +80,13 @@ def test_vit_equals_timms_tokens_pooled_by_hand(name: str, tmp_path: Path) -> No
 
 
 def test_norm_behind_the_pooling_is_applied(tmp_path: Path) -> None:
-    name = "beit_base_patch16_224"
+    name = "test_vit2"
     reference = network(name, num_classes=0)
     torch.nn.init.normal_(reference.fc_norm.weight)
-    torch.save(reference.state_dict(), tmp_path / "beit.pth")
+    torch.save(reference.state_dict(), tmp_path / "vit.pth")
     with torch.inference_mode():
         wanted = reference(timm_input(reference, IMAGE))
-    embedder = ViTEmbedder(name, weights=tmp_path / "beit.pth", engine="torch")
+    embedder = ViTEmbedder(name, weights=tmp_path / "vit.pth", engine="torch")
     assert_close(embedder.transform([IMAGE]), wanted)
 
 
