@@ -181,9 +181,10 @@ def _check_alone_as_in_a_batch(case: _Case) -> None:
 
 def _check_routes(case: _Case) -> None:
     """All ways to give the same pixels give the same vector."""
+    images = case.images[:3]
     with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder, f"{row} ü.png") for row in range(len(case.images))]
-        for path, image in zip(paths, case.images, strict=True):
+        paths = [Path(folder, f"{row} ü.png") for row in range(len(images))]
+        for path, image in zip(paths, images, strict=True):
             Image.fromarray(image).save(path)
         encoded = [path.read_bytes() for path in paths]
         routes: dict[str, Any] = {
@@ -191,10 +192,8 @@ def _check_routes(case: _Case) -> None:
             "str": [str(path) for path in paths],
             "tuple": tuple(paths),
             "bytes": encoded,
-            "PIL image": [Image.fromarray(image) for image in case.images],
-            "RGBA array": [
-                np.dstack([i, np.full(i.shape[:2], 255, np.uint8)]) for i in case.images
-            ],
+            "PIL image": [Image.fromarray(image) for image in images],
+            "RGBA array": [np.dstack([i, np.full(i.shape[:2], 255, np.uint8)]) for i in images],
             "Hugging Face cell with bytes": [{"bytes": b, "path": None} for b in encoded],
             "Hugging Face cell with path": [{"bytes": None, "path": str(p)} for p in paths],
             "array of str": np.array([str(path) for path in paths]),
@@ -208,7 +207,9 @@ def _check_routes(case: _Case) -> None:
             routes["polars Series"] = polars.Series("image", routes["str"])
             routes["polars DataFrame"] = polars.DataFrame({"image": encoded})
         for name, X in routes.items():
-            _assert_same(case.fitted.transform(X), case.vectors, f"images as {name}, and as arrays")
+            _assert_same(
+                case.fitted.transform(X), case.vectors[:3], f"images as {name}, and as arrays"
+            )
     stacked = np.stack([case.images[0], case.images[0][::-1]])
     _assert_same(case.fitted.transform(stacked), case.fitted.transform(list(stacked)), "4-D array")
 
@@ -450,11 +451,11 @@ _CHECKS = (
     _check_wrong_input,
     _check_before_fit,
     _check_pickles,
-    _check_another_process,
     _check_names_and_tables,
     _check_fingerprint,
     _check_nothing_else_changes,
     _check_constant_memory,
     _check_pipeline,
     _check_cache,
+    _check_another_process,  # the slowest comes last
 )

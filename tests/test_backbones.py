@@ -290,7 +290,7 @@ def test_patch_tokens_are_those_of_the_network_and_make_vlad(vit: tuple[Any, Pat
 
 def test_patch_tokens_of_maps_go_row_by_row(cnn: tuple[Any, Path]) -> None:
     network, path = cnn
-    embedder = CNNEmbedder("resnet10t", path, on_error="nan")
+    embedder = CNNEmbedder("resnet10t", path, on_error="nan", engine="torch")
     with pytest.warns(ImageReadWarning, match="row 1 "):
         tokens = embedder.patch_tokens([IMAGE, b"no image"])
     with torch.inference_mode():
@@ -300,7 +300,7 @@ def test_patch_tokens_of_maps_go_row_by_row(cnn: tuple[Any, Path]) -> None:
     assert np.isnan(tokens[1]).all()
     earlier = CNNEmbedder("resnet10t", path, layer=1, engine="torch").patch_tokens([IMAGE])
     assert earlier.shape == (1, 44 * 44, 64)
-    assert CNNEmbedder("resnet10t", path).patch_tokens([]).shape == (0, 36, 512)
+    assert CNNEmbedder("resnet10t", path, engine="torch").patch_tokens([]).shape == (0, 36, 512)
 
 
 def test_gem_lies_between_average_and_maximum() -> None:

@@ -100,7 +100,7 @@ def test_resize_and_crop_are_timms(height: int, width: int, name: str) -> None:
     pixels = torch.from_numpy(preprocessing.crop(image).copy())[None].permute(0, 3, 1, 2)
     difference = (preprocessing.normalise(pixels) - timm_input(net, image)).abs()
     is_strip = max(height, width) > 10 * min(height, width)
-    assert difference.mean() < (0.02 if is_strip else 1e-6)
+    assert difference.mean() < (0.05 if is_strip else 1e-6)
 
 
 def test_a_long_strip_is_not_computed_whole() -> None:
@@ -162,14 +162,16 @@ def test_a_device_that_is_not_there_is_an_error() -> None:
 
 def test_random_weights_warn_and_follow_random_state() -> None:
     with pytest.warns(UserWarning, match="random weights"):
-        first = CNNEmbedder("resnet10t", weights=None, random_state=0).fit([IMAGE])
-    second, other = (CNNEmbedder(SMALL, weights=None, random_state=s).fit([IMAGE]) for s in (0, 1))
+        first = CNNEmbedder(SMALL, None, random_state=0, engine="torch").fit([IMAGE])
+    second, other = (
+        CNNEmbedder(SMALL, None, random_state=seed, engine="torch").fit([IMAGE]) for seed in (0, 1)
+    )
     assert first.fingerprint() == second.fingerprint() != other.fingerprint()
 
 
 def test_set_params_after_fit_builds_the_network_anew(small_state: Any, tmp_path: Path) -> None:
     torch.save(small_state, tmp_path / "small.pth")
-    embedder = CNNEmbedder(SMALL, weights=tmp_path / "small.pth").fit([IMAGE])
+    embedder = CNNEmbedder(SMALL, weights=tmp_path / "small.pth", engine="torch").fit([IMAGE])
     before = embedder.fingerprint()
     embedder.set_params(model_name="tf_efficientnet_lite0", weights="bundled")
     assert embedder.transform([IMAGE]).shape == (1, 1280)
@@ -179,7 +181,7 @@ def test_set_params_after_fit_builds_the_network_anew(small_state: Any, tmp_path
 def test_pickles_are_small_and_know_their_weights(small_state: Any, tmp_path: Path) -> None:
     path = tmp_path / "small.pth"
     torch.save(small_state, path)
-    embedder = CNNEmbedder(SMALL, weights=path).fit([IMAGE])
+    embedder = CNNEmbedder(SMALL, weights=path, engine="torch").fit([IMAGE])
     pickled = pickle.dumps(embedder)
     assert len(pickled) < 10_000
     torch.save({k: v + 1 if v.is_floating_point() else v for k, v in small_state.items()}, path)
@@ -189,7 +191,7 @@ def test_pickles_are_small_and_know_their_weights(small_state: Any, tmp_path: Pa
 
 def test_reduced_decoding_stays_near_exact_decoding(shared_data: Path) -> None:
     paths = sorted((shared_data / "odd").glob("exif_*_[1368].jpg"))
-    embedder = CNNEmbedder("tf_efficientnet_lite0", weights="bundled")
+    embedder = CNNEmbedder("tf_efficientnet_lite0", weights="bundled", engine="torch")
     reduced = embedder.transform(paths)
     exact = embedder.set_params(exact_decoding=True).transform(paths)
     in_full = embedder.transform([read_image(path) for path in paths])
