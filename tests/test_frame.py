@@ -111,7 +111,8 @@ ROOMS = {
     # Objects are read without torch, which a search by HOG or SIFT does not load.
     r"import safetensors": ("deep/_archives.py", "embedder_files/_packing.py"),
     r'"open_clip"': ("deep/_open_clip.py",),
-    r"^\s*(import|from) (torch|timm)\b": ("deep/", "training/"),
+    # The doctor looks at torch itself.
+    r"^\s*(import|from) (torch|timm)\b": ("deep/", "training/", "cli/_doctor.py"),
 }
 
 

@@ -122,8 +122,20 @@ def write_report(
         A fitted search, or the folder of a saved one.
     out : str or Path
         The file; one that is there is replaced.
-    title, n_queries, n_hits, n_groups, n_records, threshold, random_state
-        As for :func:`report_html`.
+    title : str, default="Image collection"
+        This, and all below, as for :func:`report_html`.
+    n_queries : int, default=8
+        Images that are drawn and searched for.
+    n_hits : int, default=6
+        Hits of each.
+    n_groups : int, default=12
+        Groups of near duplicates that are shown.
+    n_records : int, default=50
+        Records that are shown.
+    threshold : float, optional
+        The largest distance of near duplicates.
+    random_state : int, RandomState instance or None, default=0
+        Draws the queries, and the images of the map.
 
     Returns
     -------

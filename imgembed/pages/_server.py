@@ -109,8 +109,12 @@ def run_app(
         The address to listen at. By default only this computer can reach the page.
     port : int, default=8000
         0 takes one that is free.
-    allowed_hosts, max_upload_mb, page_size
+    allowed_hosts : sequence of str, optional
         As for :func:`create_app`; ``host`` is allowed too.
+    max_upload_mb : float, default=20.0
+        Larger uploads are refused.
+    page_size : int, default=24
+        Hits on a page.
 
     Raises
     ------
