@@ -174,7 +174,7 @@ def test_other_classes_and_unfitted_embedders_are_not_saved(tmp_path: Path) -> N
     class OwnWords(BagOfVisualWords):
         pass
 
-    with pytest.raises(TypeError, match=r"test_embedders\.MeanColour is no class of imgembed"):
+    with pytest.raises(TypeError, match=r"mean_colour\.MeanColour is no class of imgembed"):
         save_embedder(MeanColour(), tmp_path / "embedder")
     with pytest.raises(TypeError, match="OwnWords is no class of imgembed"):
         save_embedder(SIFTEmbedder(aggregation=OwnWords(words())).fit(IMAGES), tmp_path / "it")
