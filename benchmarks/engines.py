@@ -6,17 +6,20 @@ Images are corel1k's (384 x 256 pixels). Of each network and batch size are prin
 of interleaved runs: images a second of the whole transform with torch in eager mode, as everybody
 writes it (contiguous tensors, no threads that read), with engine="torch" and with engine="auto";
 the ratios of both to the first; and the use of the processor: the CPU time that reading images
-and the network take on one thread each, over the wall time of the transform times the
-number of threads.
+and the network take, over the wall time of the transform times the number of threads. That CPU
+time is measured in as many processes at once as there are threads, each with one thread and a
+part of the images, because a processor that is busy everywhere is slower in each place.
 
 Then embetter's TimmEncoder on the same network and images: it leaves the network in training mode,
 in which batch norms normalise by the image itself, and its vectors are other ones.
 """
 
 import argparse
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +36,12 @@ from imgembed import CNNEmbedder, ImageEmbedder, ViTEmbedder, list_images, read_
 Vectors = NDArray[np.float32]
 
 NETWORKS: dict[str, tuple[type[Any], str | None, int]] = {
-    "tf_efficientnet_lite0": (CNNEmbedder, "bundled", 128),
-    "resnet50": (CNNEmbedder, None, 48),
-    "vit_base_patch16_224": (ViTEmbedder, None, 12),
+    "tf_efficientnet_lite0": (CNNEmbedder, "bundled", 256),
+    "resnet50": (CNNEmbedder, None, 64),
+    "vit_base_patch16_224": (ViTEmbedder, None, 16),
 }
 BATCH_SIZES = (1, 8, 32)
+_barrier: Any = None  # of the processes that measure together
 
 
 def main() -> None:
@@ -47,15 +51,19 @@ def main() -> None:
     parser.add_argument("--n-runs", type=int, default=3)
     arguments = parser.parse_args()
     paths = list_images(arguments.images / "corel1k")
+    n_threads = torch.get_num_threads()
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(n_threads)
     print(
         f"{'network':24}{'batch':>6}{'eager':>8}{'torch':>8}{'auto':>8}{'torch/eager':>13}"
         f"{'auto/eager':>12}{'auto/torch':>12}{'use, torch':>12}{'use, auto':>11}"
     )
-    for name, (kind, weights, n_images) in NETWORKS.items():
-        chosen = paths[:: len(paths) // n_images][:n_images]
-        for batch_size in BATCH_SIZES:
-            line = compare_engines(kind, name, weights, chosen, batch_size, arguments.n_runs)
-            print(line, flush=True)
+    with ProcessPoolExecutor(n_threads, context, _begin_alone, (barrier,)) as pool:
+        for name, (kind, weights, n_images) in NETWORKS.items():
+            chosen = paths[:: len(paths) // n_images][:n_images]
+            for batch_size in BATCH_SIZES:
+                options = (kind, name, weights, chosen, batch_size, arguments.n_runs)
+                print(compare_engines(*options, pool), flush=True)
     for name in ("tf_efficientnet_lite0", "resnet50"):
         _, weights, n_images = NETWORKS[name]
         print(compare_with_embetter(name, weights, paths[:n_images], arguments.n_runs), flush=True)
@@ -68,6 +76,7 @@ def compare_engines(
     paths: list[Path],
     batch_size: int,
     n_runs: int,
+    pool: ProcessPoolExecutor,
 ) -> str:
     """A line of the table."""
 
@@ -87,7 +96,11 @@ def compare_engines(
             seconds[way].append(_seconds(run))
     median = {way: statistics.median(runs) for way, runs in seconds.items()}
     rates = {way: len(paths) / one for way, one in median.items()}
-    uses = {e: cpu_seconds(make(e), paths) / median[e] / torch.get_num_threads() for e in embedders}
+    n_threads = torch.get_num_threads()
+    uses = {
+        engine: cpu_seconds(make(engine), paths, n_runs, pool) / median[engine] / n_threads
+        for engine in embedders
+    }
     return (
         f"{name:24}{batch_size:6}{rates['eager']:8.1f}{rates['torch']:8.1f}{rates['auto']:8.1f}"
         f"{rates['torch'] / rates['eager']:13.2f}{rates['auto'] / rates['eager']:12.2f}"
@@ -114,20 +127,37 @@ def eager_loop(embedder: Any, batch_size: int) -> Callable[[list[Path]], Vectors
     return loop
 
 
-def cpu_seconds(embedder: Any, paths: list[Path]) -> float:
+def cpu_seconds(
+    embedder: ImageEmbedder, paths: list[Path], n_runs: int, pool: ProcessPoolExecutor
+) -> float:
     """CPU time of reading and preparing images, and of the network, on one thread each."""
-    n_threads = torch.get_num_threads()
+    n_parts = torch.get_num_threads()
+    parts = [paths[part::n_parts] for part in range(n_parts)]
+    waiting = [pool.submit(_cpu_seconds, embedder, part, n_runs) for part in parts]
+    runs = zip(*(one.result() for one in waiting), strict=True)
+    return statistics.median(sum(run) for run in runs)
+
+
+def _begin_alone(barrier: Any) -> None:
+    """Make a process ready whose network has one thread."""
+    global _barrier
+    _barrier = barrier
     torch.set_num_threads(1)
-    try:
-        embedder.set_params(n_jobs=1, batch_size=8).fit(paths[:1])
-        edge = embedder._shortest_edge()
+
+
+def _cpu_seconds(embedder: Any, paths: list[Path], n_runs: int) -> list[float]:
+    """The CPU times of several runs in this process, which all begin together."""
+    embedder.set_params(n_jobs=1, batch_size=8).fit(paths[:1])
+    embedder._embed([embedder._prepare(read_image(paths[0]))])
+    edge, seconds = embedder._shortest_edge(), []
+    for _ in range(n_runs):
+        _barrier.wait()
         start = time.process_time()
         crops = [embedder._prepare(read_image(p, shortest_edge=edge)) for p in paths]
         for first in range(0, len(crops), 8):
             embedder._embed(crops[first : first + 8])
-        return time.process_time() - start
-    finally:
-        torch.set_num_threads(n_threads)
+        seconds.append(time.process_time() - start)
+    return seconds
 
 
 def compare_with_embetter(name: str, weights: str | None, paths: list[Path], n_runs: int) -> str:

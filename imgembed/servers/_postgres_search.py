@@ -11,9 +11,9 @@ from psycopg import sql
 
 from ._postgres_session import Connection
 from ._postgres_sql import KEY, PostgresCondition, named
-from ._postgres_state import State
+from ._state import State
+from ._store import Found, Vectors
 
-Vectors = NDArray[np.float32]
 Cursor = psycopg.Cursor[Any]
 
 SLOT = sql.Identifier("imgembed_slot")
@@ -30,24 +30,6 @@ MOST_SENT = 256
 
 # A filter that keeps a smaller share is searched exactly, one by one.
 _EXACT_SHARE = 0.05
-
-
-class Found(NamedTuple):
-    """What a search found, query by query.
-
-    Parameters
-    ----------
-    distances : ndarray of shape (n_queries, n_neighbors), dtype float64
-        Ascending; inf where fewer were found.
-    slots : ndarray of shape (n_queries, n_neighbors), dtype int64
-        -1 where fewer were found.
-    others : list of list of tuple
-        Of each neighbour that was found key, original and records, if they were asked for.
-    """
-
-    distances: NDArray[np.float64]
-    slots: NDArray[np.int64]
-    others: list[list[tuple[Any, ...]]]
 
 
 class Search(NamedTuple):

@@ -1,17 +1,18 @@
 """An index in PostgreSQL as its methods need it: reads of one state, changes made once."""
 
 import uuid
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from psycopg import errors, sql
 
-from ..index import RecallEstimate, WhereError
+from ..index import WhereError
 from ..index._record_values import as_columns, as_list
 from . import _postgres_table as tables
+from ._columns import Batch, record_of, rows_by_columns
 from ._conditions import read_condition
 from ._errors import (
     ServerCredentialsError,
@@ -20,17 +21,14 @@ from ._errors import (
     ServerTimeoutError,
     ServerUnavailableError,
 )
-from ._postgres_recall import N_MEASURED, measured_recall
-from ._postgres_rows import id_of, keys_of, record_of
+from ._keys import id_of, keys_of, keys_of_some, refuse_present, require_present
 from ._postgres_search import (
     ALL,
     LARGEST_EF,
     MOST_SENT,
     ORIGINAL,
     SLOT,
-    Found,
     Search,
-    Vectors,
     is_worth_a_graph,
     nearest,
     receive,
@@ -40,39 +38,27 @@ from ._postgres_search import (
 )
 from ._postgres_session import Connection, PostgresSession
 from ._postgres_sql import KEY, PostgresCondition, postgres_condition
-from ._postgres_state import State, create_states, read_state, state_query, write_state
+from ._postgres_state import create_states, read_state, state_query, write_state
+from ._recall import N_MEASURED, measured_recall
+from ._state import State
+from ._store import (
+    Chosen,
+    Found,
+    Slots,
+    Tuning,
+    Vectors,
+    check_params,
+    is_mask,
+    listed_entries,
+    rows_among,
+)
 
-Slots = NDArray[np.int64]
-Parameters = Sequence[Any] | Mapping[str, Any] | None
 Result = TypeVar("Result")
 
 # The recall is measured again when an index has grown by this much.
 _GROWTH = 1.5
 _N_SHARES = 32
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """What recall a graph should have.
-
-    Parameters
-    ----------
-    n_neighbors : int
-    target_recall : float
-    ef_search : int or None
-    """
-
-    n_neighbors: int
-    target_recall: float
-    ef_search: int | None
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What may be found: a condition with its parameters, a mask, ids, or None."""
-
-    where: Any
-    params: Parameters
+_EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, LARGEST_EF)
 
 
 class PostgresStore:
@@ -95,6 +81,10 @@ class PostgresStore:
         self._living: tuple[int, Slots] | None = None
         self._shares: dict[tuple[int, str], float] = {}
 
+    def close(self) -> None:
+        """End the connections."""
+        self.session.close()
+
     # Changes.
 
     def fill(self, state: State, vectors: Vectors, ids: Any, records: Any, tuning: Tuning) -> None:
@@ -108,7 +98,7 @@ class PostgresStore:
                 self._refuse_foreign_table(connection)
             tables.create_table(connection, new, state)
             now, encoded = tables.prepared(connection, new, state, columns)
-            batch = tables.Batch(vectors, keys, originals, encoded)
+            batch = Batch(vectors, keys, originals, encoded)
             filled = self._grown(connection, new, now, batch, tuning)
             tables.create_keys(connection, new)
             tables.replace_table(connection, self.table, new)
@@ -127,9 +117,10 @@ class PostgresStore:
             state = self._there(before)
             default = range(state.next_id, state.next_id + len(vectors))
             keys, originals = keys_of(default if given is None else given, len(vectors))
-            batch = tables.Batch(vectors, keys, originals, {})
+            batch = Batch(vectors, keys, originals, {})
             if given is not None:
-                tables.refuse_present(connection, self.table, batch)
+                present = tables.slots_of_keys(connection, self.table, keys)
+                refuse_present(present, keys, originals)
             now, encoded = tables.prepared(connection, self.table, state, columns)
             return self._grown(connection, self.table, now, replace(batch, columns=encoded), tuning)
 
@@ -146,7 +137,7 @@ class PostgresStore:
             if records is not None:
                 given = {name: [None] * len(vectors) for name in state.kinds} | columns
             now, encoded = tables.prepared(connection, self.table, state, given)
-            batch = tables.Batch(vectors, keys, originals, encoded)
+            batch = Batch(vectors, keys, originals, encoded)
             now = tables.upsert(connection, self.table, now, batch)
             return self._with_graph(connection, self.table, now)
 
@@ -154,25 +145,27 @@ class PostgresStore:
 
     def remove(self, ids: Any) -> None:
         """Remove items."""
-        keys, originals = _keys_of_some(ids)
+        keys, originals = keys_of_some(ids)
 
         def change(connection: Connection, before: State | None) -> State:
             state = self._there(before)
-            tables.require_present(connection, self.table, keys, originals)
+            present = tables.slots_of_keys(connection, self.table, keys)
+            require_present(present, keys, originals)
             return tables.remove(connection, self.table, state, keys)
 
         self._changed(change)
 
     def update(self, ids: Any, records: Any) -> None:
         """Change columns of the records of items; with dicts, the given keys of each."""
-        keys, originals = _keys_of_some(ids)
+        keys, originals = keys_of_some(ids)
         columns = as_columns(records, len(keys))
 
         def change(connection: Connection, before: State | None) -> State:
             state = self._there(before)
-            tables.require_present(connection, self.table, keys, originals)
+            present = tables.slots_of_keys(connection, self.table, keys)
+            require_present(present, keys, originals)
             now, encoded = tables.prepared(connection, self.table, state, columns)
-            for names, rows in _rows_by_keys(records, columns, len(keys)):
+            for names, rows in rows_by_columns(records, columns, len(keys)):
                 some = {name: [encoded[name][row] for row in rows] for name in names}
                 tables.update(connection, self.table, [keys[row] for row in rows], some)
             return now
@@ -374,7 +367,7 @@ class PostgresStore:
     # Filling.
 
     def _grown(
-        self, connection: Connection, table: str, state: State, batch: tables.Batch, tuning: Tuning
+        self, connection: Connection, table: str, state: State, batch: Batch, tuning: Tuning
     ) -> State:
         """Add items, of which some are queries that measure the graph before they are in it."""
         n_after = state.n_items + len(batch)
@@ -433,38 +426,22 @@ class PostgresStore:
             self._shares[question] = share_kept(connection, search)
 
     def _condition(self, connection: Connection, state: State, chosen: Chosen) -> PostgresCondition:
-        where, params = chosen.where, chosen.params
-        if where is None or not isinstance(where, str):
-            if params is not None:
-                raise ValueError(
-                    f"params are the values of a condition in SQL, and where is {where!r:.50}: "
-                    "give where='price < ?', params=(50,)"
-                )
+        check_params(chosen)
+        where = chosen.where
+        if not isinstance(where, str):
             return ALL if where is None else self._listed(connection, state, where)
-        for value in params.values() if isinstance(params, Mapping) else params or ():
-            if isinstance(value, str) and "\0" in value:
-                raise WhereError("a parameter holds a NUL, which no text in PostgreSQL does")
-        return postgres_condition(read_condition(where, params, state.kinds))
+        return postgres_condition(read_condition(where, chosen.params, state.kinds))
 
     def _listed(self, connection: Connection, state: State, where: Any) -> PostgresCondition:
         """A mask of rows, or ids, as a condition."""
-        if isinstance(where, bytes) or not hasattr(where, "__iter__"):
-            raise TypeError(
-                'where must be a condition such as "price < 50", an array of bool with an entry '
-                f"for each of {state.n_items} rows, or ids; got {type(where).__name__}"
-            )
-        entries = where if isinstance(where, np.ndarray) else list(where)
-        if _is_mask(entries):
-            if len(entries) != state.n_items:
-                raise ValueError(
-                    f"where has {len(entries)} entries and the index {state.n_items} rows; a "
-                    "mask needs one for each"
-                )
+        entries = listed_entries(where, state.n_items)
+        if is_mask(entries):
             rows = np.flatnonzero(np.asarray(entries, bool))
             slots = self._slots_at(connection, state, rows).tolist()
             return PostgresCondition(sql.SQL("{} = ANY(%(slots)s)").format(SLOT), {"slots": slots})
-        keys, originals = _keys_of_some(entries)
-        tables.require_present(connection, self.table, keys, originals)
+        keys, originals = keys_of_some(entries)
+        present = tables.slots_of_keys(connection, self.table, keys)
+        require_present(present, keys, originals)
         is_listed = sql.SQL("{} = ANY(%(keys)s)").format(sql.Identifier(KEY))
         return PostgresCondition(is_listed, {"keys": keys})
 
@@ -486,11 +463,6 @@ class PostgresStore:
         return rows_among(self._living_slots(connection, state), slots)
 
 
-def rows_among(living: Slots, slots: Slots) -> NDArray[np.int64]:
-    """The rows of slots; -1 stays."""
-    return np.where(slots >= 0, np.searchsorted(living, slots), -1)
-
-
 def _question(search: Search) -> tuple[int, str]:
     condition = search.condition
     return search.state.n_changes, repr((condition.sql, condition.values))
@@ -500,48 +472,9 @@ def _measured(
     connection: Connection, table: str, state: State, queries: Vectors, tuning: Tuning, n_items: int
 ) -> State:
     search = Search(sql.Identifier(table), state, tuning.n_neighbors)
-    recall = measured_recall(
-        connection, search, queries, target=tuning.target_recall, ef=tuning.ef_search
-    )
+
+    def found(ef: int) -> Found:
+        return nearest(connection, search, queries, ef=ef, exact=not ef)
+
+    recall = measured_recall(found, found(0), tuning, _EFS)
     return replace(state, recall=recall, n_measured=n_items)
-
-
-def _keys_of_some(ids: Any) -> tuple[list[str], list[bytes | None]]:
-    """Keys of ids that may come twice."""
-    listed = as_list(ids, "ids")
-    pairs = [keys_of([one], 1) for one in listed]
-    return [keys[0] for keys, _ in pairs], [originals[0] for _, originals in pairs]
-
-
-def _rows_by_keys(
-    records: Any, columns: Mapping[str, Any], n: int
-) -> list[tuple[tuple[str, ...], list[int]]]:
-    """Rows by the columns that their records have: dicts may differ."""
-    if not isinstance(records, Sequence):
-        return [(tuple(columns), list(range(n)))]
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for row, record in enumerate(records):
-        groups.setdefault(tuple(record), []).append(row)
-    return list(groups.items())
-
-
-def _is_mask(entries: Any) -> bool:
-    if isinstance(entries, np.ndarray):
-        return entries.dtype == bool and entries.ndim == 1
-    return bool(entries) and all(isinstance(entry, (bool, np.bool_)) for entry in entries)
-
-
-def unknown_recall(tuning: Tuning) -> RecallEstimate:
-    """What is known of the recall before it is measured.
-
-    Parameters
-    ----------
-    tuning : Tuning
-
-    Returns
-    -------
-    recall : RecallEstimate
-        Of no queries; its ef is that of the tuning, or a start.
-    """
-    ef = tuning.ef_search or 64
-    return RecallEstimate(0.0, 0.0, 1.0, tuning.n_neighbors, ef, 0)

@@ -1,7 +1,7 @@
 """Changes of a table of PostgreSQL: made whole, within a transaction of the caller."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil
 from typing import Any
 
@@ -10,20 +10,18 @@ from numpy.typing import NDArray
 from pgvector import HalfVector
 from psycopg import sql
 
-from ..index import DuplicateIdError, UnknownIdError
-from ..index._record_ids import LAST_COUNTED_ID, named_ids
-from ._postgres_rows import SQL_KIND, fitted_columns, id_of
+from ._columns import KEPT_AS, Batch, fitted_columns
+from ._keys import next_number
 from ._postgres_search import (
     ORIGINAL,
     SLOT,
     VECTOR,
-    Vectors,
     graph_column,
     operator_class,
 )
 from ._postgres_session import Connection
 from ._postgres_sql import KEY, SQL_TYPES, named
-from ._postgres_state import State
+from ._state import State
 
 # Below, comparing with all is as fast as a graph.
 SMALLEST_GRAPH = 10_000
@@ -41,33 +39,9 @@ _WIDEST_IN_ROW = 4_000
 # A graph that does not fit is built far slower.
 _LEAST_BUILD_MEMORY, _MOST_BUILD_MEMORY = 2**26, 2**30
 _EXACT_INTEGERS = 2**53
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Items that go into a table.
-
-    Parameters
-    ----------
-    vectors : ndarray of shape (n_items, n_features), dtype float32
-    keys : list of str
-    originals : list of bytes or None
-    columns : mapping of str to list
-        Values as PostgreSQL takes them.
-    """
-
-    vectors: Vectors
-    keys: list[str]
-    originals: list[bytes | None]
-    columns: Mapping[str, list[Any]]
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def part(self, chosen: slice) -> "Batch":
-        """Some of the items."""
-        columns = {name: values[chosen] for name, values in self.columns.items()}
-        return Batch(self.vectors[chosen], self.keys[chosen], self.originals[chosen], columns)
+# PostgreSQL cuts longer names off without an error, and has columns of its own.
+_LONGEST_NAME_BYTES = 63
+_OWN_COLUMNS = frozenset("tableoid xmin cmin xmax cmax ctid".split())
 
 
 def create_table(connection: Connection, table: str, state: State) -> None:
@@ -183,15 +157,25 @@ def prepared(
         If a name or a value cannot be kept.
     """
     before = state.kinds
-    kinds, encoded = fitted_columns(before, columns)
+    kinds, encoded = fitted_columns(before, columns, _check_name)
     for name, kind in kinds.items():
         if name not in before:
             query = sql.SQL("ALTER TABLE {} ADD COLUMN {} {}")
-            words = (sql.Identifier(table), sql.Identifier(name), SQL_TYPES[SQL_KIND[kind]])
+            words = (sql.Identifier(table), sql.Identifier(name), SQL_TYPES[KEPT_AS[kind]])
             connection.execute(query.format(*words))
-        elif SQL_KIND[kind] != SQL_KIND[before[name]]:
+        elif KEPT_AS[kind] != KEPT_AS[before[name]]:
             _change_type(connection, table, name, before[name], kind)
     return replace(state, columns=kinds), encoded
+
+
+def _check_name(name: str) -> None:
+    if len(name.encode()) > _LONGEST_NAME_BYTES:
+        raise ValueError(
+            f"the column name {name!r} has more than {_LONGEST_NAME_BYTES} bytes, which is the "
+            "most in PostgreSQL; rename it"
+        )
+    if name in _OWN_COLUMNS:
+        raise ValueError(f"every table of PostgreSQL has its own column {name!r}; rename yours")
 
 
 def _change_type(connection: Connection, table: str, name: str, before: str, after: str) -> None:
@@ -205,9 +189,9 @@ def _change_type(connection: Connection, table: str, name: str, before: str, aft
             )
         using = sql.SQL("{}::double precision").format(names[1])
     else:  # it held nothing until now
-        using = sql.SQL("NULL::{}").format(SQL_TYPES[SQL_KIND[after]])
+        using = sql.SQL("NULL::{}").format(SQL_TYPES[KEPT_AS[after]])
     query = sql.SQL("ALTER TABLE {} ALTER COLUMN {} TYPE {} USING ({})")
-    connection.execute(query.format(*names, SQL_TYPES[SQL_KIND[after]], using))
+    connection.execute(query.format(*names, SQL_TYPES[KEPT_AS[after]], using))
 
 
 def insert(connection: Connection, table: str, state: State, batch: Batch) -> State:
@@ -231,7 +215,7 @@ def insert(connection: Connection, table: str, state: State, batch: Batch) -> St
     query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)")
     copied = query.format(sql.Identifier(table), sql.SQL(", ").join(names))
     is_half = state.storage == "float16"
-    types = [_COPY_TYPES[SQL_KIND[state.kinds[name]]] for name in batch.columns]
+    types = [_COPY_TYPES[KEPT_AS[state.kinds[name]]] for name in batch.columns]
     with connection.cursor() as cursor, cursor.copy(copied) as copy:
         copy.set_types(["int8", "text", "bytea", "halfvec" if is_half else "vector", *types])
         slots = range(state.n_slots, state.n_slots + len(batch))
@@ -248,19 +232,8 @@ def _with_more(state: State, keys: Iterable[str], n_new: int) -> State:
         state,
         n_slots=state.n_slots + n_new,
         n_items=state.n_items + n_new,
-        next_id=max(state.next_id, _next_number(keys)),
+        next_id=max(state.next_id, next_number(keys)),
     )
-
-
-def _next_number(keys: Iterable[str]) -> int:
-    """The whole number after the largest among keys, as the embedded index counts."""
-    numbers = (float(key[1:]) if not _is_whole(key) else int(key[1:]) for key in keys
-               if key[0] == "n")  # fmt: skip
-    return max((int(one) + 1 for one in numbers if -1 < one < LAST_COUNTED_ID), default=0)
-
-
-def _is_whole(key: str) -> bool:
-    return key[1:].lstrip("-").isdigit()
 
 
 def slots_of_keys(connection: Connection, table: str, keys: Sequence[str]) -> dict[str, int]:
@@ -279,27 +252,6 @@ def slots_of_keys(connection: Connection, table: str, keys: Sequence[str]) -> di
     query = sql.SQL("SELECT {0}, {1} FROM {2} WHERE {0} = ANY(%s)")
     words = query.format(_KEY, SLOT, sql.Identifier(table))
     return dict(connection.execute(words, (list(keys),)).fetchall())
-
-
-def refuse_present(connection: Connection, table: str, batch: Batch) -> None:
-    """Raise a DuplicateIdError if a key is there already.
-
-    Parameters
-    ----------
-    connection : Connection
-    table : str
-    batch : Batch
-
-    Raises
-    ------
-    DuplicateIdError
-        It names the ids.
-    """
-    known = slots_of_keys(connection, table, batch.keys)
-    pairs = zip(batch.keys, batch.originals, strict=True)
-    present = [id_of(*pair) for pair in pairs if pair[0] in known]
-    if present:
-        raise DuplicateIdError(f"there already: {named_ids(present)}; upsert replaces")
 
 
 def upsert(connection: Connection, table: str, state: State, batch: Batch) -> State:
@@ -382,30 +334,6 @@ def remove(connection: Connection, table: str, state: State, keys: Sequence[str]
     query = sql.SQL("DELETE FROM {} WHERE {} = ANY(%s)").format(sql.Identifier(table), _KEY)
     removed = connection.execute(query, (list(keys),)).rowcount
     return replace(state, n_items=state.n_items - removed)
-
-
-def require_present(
-    connection: Connection, table: str, keys: Sequence[str], originals: Sequence[bytes | None]
-) -> None:
-    """Raise an UnknownIdError unless all keys are there.
-
-    Parameters
-    ----------
-    connection : Connection
-    table : str
-    keys : sequence of str
-    originals : sequence of bytes or None
-
-    Raises
-    ------
-    UnknownIdError
-        It names the ids.
-    """
-    known = slots_of_keys(connection, table, keys)
-    pairs = zip(keys, originals, strict=True)
-    absent = [id_of(*pair) for pair in pairs if pair[0] not in known]
-    if absent:
-        raise UnknownIdError(f"no item has {named_ids(absent)}")
 
 
 def living_slots(connection: Connection, table: str) -> NDArray[np.int64]:

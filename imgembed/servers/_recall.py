@@ -1,57 +1,48 @@
 """How many candidates a graph must visit: measured against exact search on the server."""
 
+from collections.abc import Callable, Sequence
 from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..index import RecallEstimate
-from ._postgres_search import LARGEST_EF, Found, Search, Vectors, nearest
-from ._postgres_session import Connection
+from ._store import Found, Tuning
 
 #: Queries that are measured. They are not in the graph then.
 N_MEASURED = 100
 
-_STEPS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, LARGEST_EF)
 # Distances are sums of float32.
 _ROUNDING = 1e-6
 
 
 def measured_recall(
-    connection: Connection,
-    search: Search,
-    queries: Vectors,
-    *,
-    target: float,
-    ef: int | None,
+    nearest: Callable[[int], Found], exact: Found, tuning: Tuning, efs: Sequence[int]
 ) -> RecallEstimate:
     """The fewest candidates that reach a recall, or the recall of as many as are given.
 
     Parameters
     ----------
-    connection : Connection
-    search : Search
-    queries : ndarray of shape (n_queries, n_features), dtype float32
-        Not in the graph.
-    target : float
-        The recall that its 95 % confidence interval should not go below.
-    ef : int or None
+    nearest : callable
+        What the graph finds of the queries with a number of candidates. They are not in it.
+    exact : Found
+        The true neighbours.
+    tuning : Tuning
+        The 95 % confidence interval of the recall should not go below its target.
+    efs : sequence of int
+        The numbers of candidates that are tried, ascending.
 
     Returns
     -------
     estimate : RecallEstimate
-        Of the largest ef that pgvector has, if none suffices.
+        Of the largest, if none suffices.
     """
-    exact = nearest(connection, search, queries, ef=0, exact=True)
-    estimate = None
-    for step in _STEPS if ef is None else (ef,):
-        if ef is None and step < search.k and step != LARGEST_EF:
-            continue
-        found = nearest(connection, search, queries, ef=step, exact=False)
-        estimate = _estimate(_recalls(found, exact), search.k, step)
-        if estimate.low >= target or estimate.recall >= 1.0:
+    k, given = tuning.n_neighbors, tuning.ef_search
+    tried = [ef for ef in efs if ef >= k] or [efs[-1]]
+    for ef in tried if given is None else [given]:
+        estimate = _estimate(_recalls(nearest(ef), exact), k, ef)
+        if estimate.low >= tuning.target_recall or estimate.recall >= 1.0:
             break
-    assert estimate is not None
     return estimate
 
 
