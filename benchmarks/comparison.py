@@ -1,11 +1,13 @@
 """Every method of the project compared on labelled image sets, with one command.
 
     python benchmarks/comparison.py [--images ../shared/data] [--quick] [--train]
+                                     [--only METHOD ...]
 
 Prints the tables of ``compare_embedders`` and the time they took. Methods whose weights are not
 to be had, or that OpenCV was built without, are listed with the reason (without a network set
 HF_HUB_OFFLINE=1, lest it is tried again and again). ``--quick`` takes a fifth of the images and few
 changed copies; ``--train`` adds the methods that are trained on the images, which takes longest.
+``--only`` compares some methods, by their names in the table.
 """
 
 import argparse
@@ -70,17 +72,21 @@ def main() -> None:
     parser.add_argument("--images", type=Path, default=Path("../shared/data"))
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--train", action="store_true")
+    known = [*METHODS, *TRAINED]
+    parser.add_argument("--only", nargs="+", choices=known, default=known, metavar="METHOD")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", ".*weights=None", UserWarning)
     warnings.filterwarnings("ignore", ".* failed and is not compared", RuntimeWarning)  # printed
     begun = time.perf_counter()
     for name in SETS:
-        comparison = compare(arguments.images, name, arguments.quick, arguments.train)
+        comparison = compare(
+            arguments.images, name, arguments.quick, arguments.train, arguments.only
+        )
         print(f"{name}\n{comparison}\n", flush=True)
     print(f"all: {time.perf_counter() - begun:.0f} s")
 
 
-def compare(images: Path, name: str, quick: bool, train: bool) -> Comparison:
+def compare(images: Path, name: str, quick: bool, train: bool, only: list[str]) -> Comparison:
     """All methods on one set: its queries against its other images."""
     paths, answers, is_query = read_set(images / name, *SETS[name])
     if quick:
@@ -90,7 +96,7 @@ def compare(images: Path, name: str, quick: bool, train: bool) -> Comparison:
     if name != "corel1k":  # a single image of a label teaches nothing
         methods.pop(TUNED, None)
     return compare_embedders(
-        {method: make() for method, make in methods.items()},
+        {method: make() for method, make in methods.items() if method in only},
         paths,
         answers,
         is_query=is_query,

@@ -163,6 +163,32 @@ def test_a_waiting_writer_goes_before_new_readers_and_none_waits_for_ever() -> N
     assert order == ["writer", "reader"]
 
 
+def test_readers_come_in_when_a_waiting_writer_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, inside = SharedLock(), threading.Event()
+
+    def read() -> None:
+        with lock.reading():
+            inside.set()
+
+    def give_up(timeout: float | None = None) -> bool:
+        """Let a reader wait for the writer, which is then interrupted."""
+        lock._condition.release()
+        monkeypatch.undo()
+        reader.start()
+        while not lock._condition._waiters:  # type: ignore[attr-defined]
+            pass
+        lock._condition.acquire()
+        raise KeyboardInterrupt
+
+    reader = threading.Thread(target=read, daemon=True)
+    with lock.reading():
+        monkeypatch.setattr(lock._condition, "wait", give_up)
+        with pytest.raises(KeyboardInterrupt), lock.writing():
+            pass
+        assert inside.wait(20)
+    reader.join(20)
+
+
 def test_a_lock_is_free_after_an_exception() -> None:
     index = shop_index()
     for call in (lambda: index.search(NEW, where="nonsense"), lambda: index.remove(["z"])):

@@ -12,7 +12,8 @@ class SharedLock:
     """
 
     def __init__(self) -> None:
-        self._condition = threading.Condition(threading.Lock())
+        self._mutex = threading.Lock()
+        self._condition = threading.Condition(self._mutex)
         self._n_readers = 0
         self._n_waiting = 0
         self._writing = False
@@ -23,16 +24,16 @@ class SharedLock:
 
     def start_reading(self) -> None:
         """Wait until nobody writes or waits to, and come in."""
-        with self._condition:
+        with self._mutex:  # as the condition does, without a call in Python
             while self._writing or self._n_waiting:
                 self._condition.wait()
             self._n_readers += 1
 
     def end_reading(self) -> None:
         """Go out."""
-        with self._condition:
+        with self._mutex:
             self._n_readers -= 1
-            if not self._n_readers:
+            if self._n_waiting and not self._n_readers:
                 self._condition.notify_all()
 
     @contextmanager
@@ -46,6 +47,7 @@ class SharedLock:
                 self._writing = True
             finally:
                 self._n_waiting -= 1
+                self._condition.notify_all()  # readers that wait for one who was interrupted
         try:
             yield
         finally:
