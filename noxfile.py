@@ -63,6 +63,41 @@ def postgres(session: nox.Session) -> None:
 
 
 @nox.session
+def milvus(session: nox.Session) -> None:
+    """Run the tests of MilvusIndex against servers of their own, which end with them."""
+    command = ("-m", "pytest", "-m", "milvus", "tests", *session.posargs)
+    _run_with_library(session, *command, needs=_needs("test", "milvus-test"))
+
+
+@nox.session
+def clickhouse(session: nox.Session) -> None:
+    """Run the tests of ClickHouseIndex against ClickHouse in children of theirs, and in-process."""
+    command = ("-m", "pytest", "-m", "clickhouse", "tests", *session.posargs)
+    _run_with_library(session, *command, needs=_needs("test", "clickhouse-test"))
+
+
+@nox.session
+def cluster(session: nox.Session) -> None:
+    """Run the tests on a Dask cluster of this computer, of which workers are killed."""
+    command = ("-m", "pytest", "-m", "cluster", "tests/test_cluster.py", *session.posargs)
+    _run_with_library(session, *command, needs=_needs("test"))
+
+
+@nox.session
+def ray(session: nox.Session) -> None:
+    """Run the tests of EmbedBatch in Ray Data."""
+    command = ("-m", "pytest", "-m", "ray", "tests/test_cluster.py", *session.posargs)
+    _run_with_library(session, *command, needs=_needs("test", "ray-test"))
+
+
+@nox.session
+def spark(session: nox.Session) -> None:
+    """Run the tests of EmbedBatch in Spark, which needs Java."""
+    command = ("-m", "pytest", "-m", "spark", "tests/test_cluster.py", *session.posargs)
+    _run_with_library(session, *command, needs=_needs("test", "spark-test"))
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format, and the floors of the house."""
     session.install("--quiet", *_needs("lint"))
@@ -91,7 +126,7 @@ def bench(session: nox.Session) -> None:
     session.env.update(dict.fromkeys(("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")))
     names = (
         "quality throughput engines local_features finetuning contrastive index cache evaluation"
-        " comparison duplicates"
+        " comparison duplicates cluster"
     )
     for name in names.split():
         script = f"benchmarks/{name}.py"

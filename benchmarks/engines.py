@@ -135,7 +135,7 @@ def cpu_seconds(
     parts = [paths[part::n_parts] for part in range(n_parts)]
     waiting = [pool.submit(_cpu_seconds, embedder, part, n_runs) for part in parts]
     runs = zip(*(one.result() for one in waiting), strict=True)
-    return statistics.median(sum(run) for run in runs)
+    return float(statistics.median(sum(run) for run in runs))
 
 
 def _begin_alone(barrier: Any) -> None:

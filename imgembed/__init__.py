@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import classical, evaluation, pages, plotting, testing
+    from ._workers import WorkersLostError
     from .base import FingerprintError, ImageEmbedder
     from .cache import CacheError, CacheInfo, CacheWarning, EmbeddingCache
     from .classical import (
@@ -37,6 +38,15 @@ if TYPE_CHECKING:
         ViTEmbedder,
         ZeroShotClassifier,
     )
+    from .distributed import (
+        DatasetError,
+        DatasetMismatchError,
+        DatasetWriteError,
+        EmbedBatch,
+        EmbeddedDataset,
+        EmbeddedShard,
+        embed_dataset,
+    )
     from .duplicates import DuplicateImage, Duplicates, find_duplicates
     from .embedder_files import EmbedderFileError, load_embedder, save_embedder
     from .images import ImageReadError, ImageReadWarning, list_images, read_image
@@ -58,6 +68,8 @@ if TYPE_CHECKING:
     from .rerank import GeometricReranker, QueryExpansion
     from .search import ImageSearch, SearchResult
     from .servers import (
+        ClickHouseIndex,
+        MilvusIndex,
         PostgresIndex,
         ServerCredentialsError,
         ServerError,
@@ -81,13 +93,20 @@ __all__ = [
     "CacheWarning",
     "CheckpointError",
     "CheckpointReport",
+    "ClickHouseIndex",
     "ComparedEmbedder",
     "Comparison",
     "CorruptIndexError",
+    "DatasetError",
+    "DatasetMismatchError",
+    "DatasetWriteError",
     "DuplicateIdError",
     "DuplicateImage",
     "Duplicates",
+    "EmbedBatch",
     "EmbedderFileError",
+    "EmbeddedDataset",
+    "EmbeddedShard",
     "EmbeddingCache",
     "FineTunedEmbedder",
     "FingerprintError",
@@ -102,6 +121,7 @@ __all__ = [
     "IndexLockedError",
     "LabelledCalibration",
     "LocalFeatures",
+    "MilvusIndex",
     "MoCoEmbedder",
     "NearestNeighborIndex",
     "Neighbors",
@@ -130,9 +150,11 @@ __all__ = [
     "ViTEmbedder",
     "VisualVocabulary",
     "WhereError",
+    "WorkersLostError",
     "ZeroShotClassifier",
     "classical",
     "compare_embedders",
+    "embed_dataset",
     "evaluation",
     "find_duplicates",
     "list_images",
@@ -157,13 +179,20 @@ _ROOM_OF = {
     "CacheWarning": "cache",
     "CheckpointError": "deep",
     "CheckpointReport": "deep",
+    "ClickHouseIndex": "servers",
     "ComparedEmbedder": "comparison",
     "Comparison": "comparison",
     "CorruptIndexError": "index",
+    "DatasetError": "distributed",
+    "DatasetMismatchError": "distributed",
+    "DatasetWriteError": "distributed",
     "DuplicateIdError": "index",
     "DuplicateImage": "duplicates",
     "Duplicates": "duplicates",
+    "EmbedBatch": "distributed",
     "EmbedderFileError": "embedder_files",
+    "EmbeddedDataset": "distributed",
+    "EmbeddedShard": "distributed",
     "EmbeddingCache": "cache",
     "FineTunedEmbedder": "training",
     "FingerprintError": "base",
@@ -178,6 +207,7 @@ _ROOM_OF = {
     "IndexLockedError": "index",
     "LabelledCalibration": "index",
     "LocalFeatures": "classical",
+    "MilvusIndex": "servers",
     "MoCoEmbedder": "training",
     "NearestNeighborIndex": "index",
     "Neighbors": "index",
@@ -206,8 +236,10 @@ _ROOM_OF = {
     "ViTEmbedder": "deep",
     "VisualVocabulary": "classical",
     "WhereError": "index",
+    "WorkersLostError": "_workers",
     "ZeroShotClassifier": "deep",
     "compare_embedders": "comparison",
+    "embed_dataset": "distributed",
     "find_duplicates": "duplicates",
     "list_images": "images",
     "load_embedder": "embedder_files",

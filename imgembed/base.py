@@ -6,21 +6,23 @@ import os
 import pickle
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import AbstractContextManager, closing, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils import Tags, check_scalar
 from tqdm.auto import tqdm
 
+from ._image_chunk import ImageChunk
+from ._on_workers import EmbeddedRows, embed_on, prepare_on
 from ._stored_rows import StoredRows
 from ._threads import map_ahead
+from ._workers import active_workers, in_one_thread, n_threads_here
 from .cache import Cache, Known, OpenCache, Unknown, as_cache
 from .images import ImageReadError, ImageReadWarning, check_images, image_content, read_image
 
@@ -117,22 +119,37 @@ class ImageTransformer(TransformerMixin, BaseEstimator, ABC):
                 return self._known_or_prepared(*numbered, prepare, cache)
             return self._read_and_prepare(*numbered, prepare)
 
-        n_threads = effective_n_jobs(self.n_jobs)
+        n_threads = n_threads_here(self.n_jobs)
         n_images = len(images) if isinstance(images, Sized) else None
-        results = map_ahead(
-            read_and_prepare,
-            _numbered(images, first_row),
-            n_threads,
-            n_beyond + _READ_AHEAD * n_threads,
-        )
-        with self._bar(n_images, first_row) as bar, closing(results):
+        numbered, n_ahead = _numbered(images, first_row), n_beyond + _READ_AHEAD * n_threads
+        if in_one_thread():
+            results = (read_and_prepare(one) for one in numbered)
+        else:
+            results = map_ahead(read_and_prepare, numbered, n_threads, n_ahead)
+        is_part = isinstance(images, ImageChunk)  # the bar is that of the whole
+        with self._bar(n_images, first_row, hidden=is_part) as bar, closing(results):
             for result in results:
                 if on_error == "raise" and isinstance(result, ImageReadError):
                     raise result
                 yield result
                 bar.update()
 
-    def _bar(self, n_images: int | None, n_done: int = 0) -> Any:
+    def _prepared_anywhere(
+        self, images: Iterable[object], prepare: Prepare, on_error: str
+    ) -> Iterator[Any]:
+        """As ``_prepared``, on the workers that a joblib context names, or here."""
+        workers = active_workers(self.n_jobs)
+        if workers is None:
+            yield from self._prepared(images, prepare, on_error)
+            return
+        n_images = len(images) if isinstance(images, Sized) else None
+        results = prepare_on(workers, clone(self), prepare, images, on_error)
+        with self._bar(n_images) as bar, closing(results):
+            for result in results:
+                yield result
+                bar.update()
+
+    def _bar(self, n_images: int | None, n_done: int = 0, hidden: bool = False) -> Any:
         """A progress bar whose steps are images."""
         return tqdm(
             total=n_images,
@@ -140,12 +157,14 @@ class ImageTransformer(TransformerMixin, BaseEstimator, ABC):
             desc=type(self).__name__,
             unit="image",
             delay=PROGRESS_DELAY if self.progress == "auto" else 0,
-            disable=None if self.progress == "auto" else not self.progress,
+            disable=hidden or (None if self.progress == "auto" else not self.progress),
         )
 
     def _read_and_prepare(
         self, row: int, image: object, prepare: Callable[[NDArray[np.uint8]], Any]
     ) -> Any:
+        if isinstance(image, ImageReadError):  # found already where a chunk was packed
+            return image.with_row(row)
         try:
             pixels = read_image(
                 image, max_pixels=self.max_pixels, shortest_edge=self._shortest_edge()
@@ -270,7 +289,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         """
         self._check_parameters()
         self._load()
-        vectors, errors = self._embed_images(check_images(X), self.on_error)
+        vectors, errors = self._embed_anywhere(check_images(X), self.on_error)
         self._warn_of(errors)
         return vectors
 
@@ -313,7 +332,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         """
         self._check_parameters()
         self._load()
-        return self._embed_images(check_images(X), "nan")
+        return self._embed_anywhere(check_images(X), "nan")
 
     def fit_transform_with_errors(
         self, X: Any, y: Any = None
@@ -481,9 +500,44 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         self, images: Sequence[object], on_error: str
     ) -> tuple[NDArray[np.float32], dict[int, ImageReadError]]:
         self._fit_images(images, on_error)
-        return self._embed_images(images, on_error)
+        return self._embed_anywhere(images, on_error)
 
     # The way from images to vectors.
+
+    def _embed_anywhere(
+        self, images: Sequence[object], on_error: str
+    ) -> tuple[NDArray[np.float32], dict[int, ImageReadError]]:
+        """Embed images on the workers that a joblib context names, or here."""
+        if active_workers(self.n_jobs) is None:
+            return self._embed_images(images, on_error)
+        vectors = np.full((len(images), self._n_features_out), np.nan, dtype=np.float32)
+        errors: dict[int, ImageReadError] = {}
+        with closing(self._embed_parts(images, [range(len(images))], on_error)) as parts:
+            for rows, part, failed in parts:
+                vectors[rows.start : rows.stop] = part
+                errors.update(failed)
+        return vectors, dict(sorted(errors.items()))
+
+    def _embed_parts(
+        self, images: Sequence[object], batches: Sequence[range], on_error: str
+    ) -> Generator[EmbeddedRows]:
+        """Batches of rows embedded: here each as a whole, on workers by the part, as they come."""
+        workers = active_workers(self.n_jobs)
+        if workers is None:
+            parts = self._embed_batches(images, batches, on_error)
+        else:
+            parts = embed_on(workers, self, images, batches, on_error)
+        with self._bar(sum(map(len, batches))) as bar, closing(parts):
+            for part in parts:
+                yield part
+                bar.update(len(part[0]))
+
+    def _embed_batches(
+        self, images: Sequence[object], batches: Sequence[range], on_error: str
+    ) -> Generator[EmbeddedRows]:
+        for rows in batches:
+            vectors, failed = self._embed_images(ImageChunk(images, rows), on_error)
+            yield rows, vectors, {rows[row]: error for row, error in failed.items()}
 
     def _embed_images(
         self, images: Sequence[object], on_error: str
@@ -592,6 +646,8 @@ def _describe_batch(batch: list[Any], describe: Describe, cache: OpenCache | Non
 
 def _numbered(images: Any, first_row: int) -> Iterator[tuple[int, object]]:
     """Images with their rows; what has rows need not be able to iterate."""
+    if isinstance(images, ImageChunk):
+        return zip(images.rows, images, strict=True)
     if hasattr(images, "__getitem__"):
         return ((row, images[row]) for row in range(first_row, len(images)))
     return islice(enumerate(images), first_row, None)

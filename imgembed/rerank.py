@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_scalar
@@ -12,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._threads import map_ahead, one_blas_thread
 from ._vectors import normalise_rows
+from ._workers import n_threads_here
 from .base import check_choice
 from .classical import (
     GeometricMatch,
@@ -218,7 +218,7 @@ class GeometricReranker(BaseEstimator):
 
     def _count_inliers(self, query: LocalFeatures, rows: NDArray[np.int64]) -> list[int]:
         """Inliers of each verified image, 0 for the others."""
-        n_threads = effective_n_jobs(self.n_jobs)
+        n_threads = n_threads_here(self.n_jobs)
         candidates = self._gallery_features(rows)
         matches = map_ahead(
             lambda candidate: self._verify(query, candidate), candidates, n_threads, 2 * n_threads

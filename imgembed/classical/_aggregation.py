@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.exceptions import NotFittedError
@@ -14,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._threads import map_ahead, one_blas_thread
 from .._vectors import normalise_rows
+from .._workers import n_threads_here
 from ._descriptors import check_descriptor_sets
 from ._vocabulary import VisualVocabulary
 
@@ -122,7 +122,7 @@ class Aggregator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
                 error.add_note(f"in row {row} of X")
                 raise
 
-        n_threads = effective_n_jobs(self.n_jobs)
+        n_threads = n_threads_here(self.n_jobs)
         with one_blas_thread():
             yield from map_ahead(of_row, enumerate(sets), n_threads, 4 * n_threads)
 

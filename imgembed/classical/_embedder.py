@@ -100,7 +100,8 @@ class LocalFeatureEmbedder(ImageEmbedder):
     ) -> dict[int, ImageReadError]:
         """Leave the features of the readable images in the spill."""
         errors: dict[int, ImageReadError] = {}
-        for row, one in enumerate(self._prepared(images, self._extractor().extract, on_error)):
+        extract = self._extractor().extract
+        for row, one in enumerate(self._prepared_anywhere(images, extract, on_error)):
             if isinstance(one, ImageReadError):
                 errors[row] = one
             else:

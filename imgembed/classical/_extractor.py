@@ -139,7 +139,7 @@ class LocalFeatureExtractor(ImageTransformer):
     def _extracted(self, images: Iterable[object]) -> Iterator[LocalFeatures | ImageReadError]:
         self._check_parameters()
         self._detector()  # what this build of OpenCV has not is said before images are read
-        yield from self._prepared(images, self.extract, self.on_error)
+        yield from self._prepared_anywhere(images, self.extract, self.on_error)
 
     def _strongest(
         self,

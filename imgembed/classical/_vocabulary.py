@@ -5,13 +5,13 @@ from functools import partial
 from typing import Any, Self
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted
 
+from .._workers import n_threads_here
 from ..base import check_choice
 from ._descriptors import DescriptorFormat, Points
 from ._features import LocalFeatures
@@ -353,7 +353,7 @@ class VisualVocabulary(BaseEstimator):
             self.n_iterations,
             make_assigner,
             np.random.RandomState(self._seed),
-            effective_n_jobs(self.n_jobs),
+            n_threads_here(self.n_jobs),
         )
         self._assigner = make_assigner(words)
         self._words = words

@@ -9,12 +9,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state, check_scalar
 from tqdm.auto import tqdm
 
 from .._threads import map_ahead
+from .._workers import n_threads_here
 from ..base import PROGRESS_DELAY, check_choice
 from ..evaluation import Interval, LabelProtocol, bootstrap_interval, permutation_test
 from ..evaluation._distances import METRICS
@@ -236,7 +236,7 @@ def _read_all(images: Sequence[object]) -> tuple[NDArray[np.str_], Rows]:
             return error.with_row(row)
         return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
-    n_threads = effective_n_jobs(-1)
+    n_threads = n_threads_here(-1)
     found = list(map_ahead(digest, range(len(images)), n_threads, 4 * n_threads))
     errors = [one for one in found if isinstance(one, ImageReadError)]
     readable = [row for row, one in enumerate(found) if isinstance(one, str)]

@@ -6,11 +6,11 @@ from math import cos, radians, sin, sqrt
 from pathlib import Path
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
 from .._threads import map_ahead
+from .._workers import n_threads_here
 from ..images import read_image
 
 Pixels = NDArray[np.uint8]
@@ -55,7 +55,7 @@ def write_copies(
             _save(_changed(original, name, change), path)
         return paths
 
-    n_threads = effective_n_jobs(-1)
+    n_threads = n_threads_here(-1)
     for paths in map_ahead(write, rows.tolist(), n_threads, 2 * n_threads):
         yield from paths
 

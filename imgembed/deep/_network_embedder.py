@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from joblib import effective_n_jobs
 from numpy.typing import NDArray
 from sklearn.utils import Tags, check_random_state
 from torch import nn
 
 from .._vectors import normalise_rows
+from .._workers import n_threads_here
 from ..base import Describe, ImageEmbedder, Prepare, check_choice
 from ._backbones import Weights, digest_network
 from ._checkpoints import CheckpointError, CheckpointReport
@@ -244,7 +244,7 @@ class NetworkEmbedder(ImageEmbedder):
         Threads that work on an image each never wait for one another. Of few images, or with
         few threads that read, all threads work on one image at a time.
         """
-        n_threads = effective_n_jobs(self.n_jobs)
+        n_threads = n_threads_here(self.n_jobs)
         if self._onnx is None or n_threads < torch.get_num_threads() or n_images < n_threads:
             return super()._steps(n_images)
         run = partial(self._onnx.run, n_threads=1)

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from .._threads import map_ahead
+from .._workers import n_threads_here
 from ..base import ImageEmbedder
 from ..classical import HOGEmbedder
 from ..images import (
@@ -179,7 +179,7 @@ def _gallery(X: Any) -> Sequence[object]:
 def _rows_by_content(gallery: Sequence[object]) -> list[list[int]]:
     """The rows of each content, in the order of their first rows."""
     rows: dict[object, list[int]] = {}
-    contents = map_ahead(_content_digest, gallery, effective_n_jobs(-1), n_ahead=64)
+    contents = map_ahead(_content_digest, gallery, n_threads_here(-1), n_ahead=64)
     for row, content in enumerate(contents):
         rows.setdefault(row if content is None else content, []).append(row)
     return list(rows.values())
@@ -249,7 +249,7 @@ def _looks(
     """What is seen of each content that is in a group."""
     contents = [content for group in groups for content in group]
     images = [gallery[different[content][0]] for content in contents]
-    seen = map_ahead(_look, images, effective_n_jobs(-1), n_ahead=16)
+    seen = map_ahead(_look, images, n_threads_here(-1), n_ahead=16)
     return dict(zip(contents, seen, strict=True))
 
 

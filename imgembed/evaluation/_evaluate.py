@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from joblib import effective_n_jobs
 from numpy.typing import NDArray
 
 from .._html import html_table
 from .._threads import map_ahead, one_blas_thread
+from .._workers import n_threads_here
 from ._distances import check_vectors, farness, prepare_vectors, query_blocks
 from ._measures import mean_over_queries
 from ._protocols import RetrievalProtocol
@@ -114,7 +114,7 @@ def evaluate(
     for name in names:
         parse_measure(name)
     queries, database = _split(vectors, query_vectors, protocol)
-    ranks = _ranks(queries, database, protocol, metric, effective_n_jobs(n_jobs))
+    ranks = _ranks(queries, database, protocol, metric, n_threads_here(n_jobs))
     found = {name: measure_ranks(name, ranks, len(database)) for name in names}
     mean_over_queries(found[names[0]])  # since means of nothing would be found out too late
     return Evaluation(found, len(database))

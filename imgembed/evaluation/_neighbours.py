@@ -4,10 +4,10 @@ from collections.abc import Hashable, Iterable
 from typing import Any
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import NDArray
 
 from .._threads import map_ahead, one_blas_thread
+from .._workers import n_threads_here
 from ._distances import check_vectors, farness, prepare_vectors, query_blocks
 from ._ranks import Flags
 
@@ -113,7 +113,7 @@ def knn_correct(
         neighbours = _nearest_labels(far, codes, codes[block], n_neighbors)
         return _has_most_votes(neighbours, codes[block])
 
-    n_threads = effective_n_jobs(n_jobs)
+    n_threads = n_threads_here(n_jobs)
     blocks = query_blocks(len(prepared), len(prepared))
     with one_blas_thread():
         return np.concatenate(list(map_ahead(classify, blocks, n_threads, n_threads)))

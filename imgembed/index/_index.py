@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted
 
+from .._workers import n_threads_here
 from ._checks import check_parameters, check_vectors
 from ._collection import Collection
 from ._filters import Parameters, allowed_slots
@@ -985,7 +985,7 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     def _n_threads(self) -> int:
         if self.n_jobs is not None and self.n_jobs > 0:
             return min(int(self.n_jobs), _MOST_THREADS)
-        return min(int(effective_n_jobs(self.n_jobs)), _MOST_THREADS)
+        return min(n_threads_here(self.n_jobs), _MOST_THREADS)
 
     def _checked(self, X: Any, embedder: Any) -> NDArray[np.float32]:
         self._require_fit()

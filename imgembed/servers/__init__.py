@@ -1,5 +1,6 @@
 """The same index, held by servers."""
 
+from ._clickhouse import ClickHouseIndex
 from ._errors import (
     ServerCredentialsError,
     ServerError,
@@ -8,9 +9,12 @@ from ._errors import (
     ServerUnavailableError,
     ServerVersionError,
 )
+from ._milvus import MilvusIndex
 from ._postgres import PostgresIndex
 
 __all__ = [
+    "ClickHouseIndex",
+    "MilvusIndex",
     "PostgresIndex",
     "ServerCredentialsError",
     "ServerError",

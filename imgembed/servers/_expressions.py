@@ -184,6 +184,8 @@ def _shared_kind(expressions: Sequence[Expression]) -> str:
             one.kind in ("boolean", "null") or _is_zero_or_one(one) for one in expressions
         )
         return "boolean" if booleans else "number"
+    if sum(one.kind == "id" for one in expressions) > 1:
+        raise KindError("id is compared with itself; a server compares it with values")
     families -= {"id"}
     if not families:
         return "text" if kinds else "null"

@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import NDArray
 
 from .._threads import map_ahead
+from .._workers import n_threads_here
 from ..base import ImageTransformer
 from ..images import ImageReadError
 
@@ -107,7 +107,7 @@ class Feed:
         rows, augmented
             As of :meth:`epoch`.
         """
-        n_threads = effective_n_jobs(self.reader.n_jobs)
+        n_threads = n_threads_here(self.reader.n_jobs)
         n_ahead = _READ_AHEAD * self.batch_size + n_threads
         done, batch = list[int](), list[Any]()
         results = map_ahead(partial(self._read, number), rows, n_threads, n_ahead)

@@ -1,0 +1,381 @@
+"""An index in ClickHouse as its methods need it: reads of one state, changes made once."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..index._record_values import as_columns, as_list
+from . import _clickhouse_table as tables
+from ._clickhouse_ledger import ClickHouseLedger, Draft, there
+from ._clickhouse_search import MOST_FROM_GRAPH, Search, nearest, spread_of
+from ._clickhouse_session import ClickHouseSession
+from ._clickhouse_sql import KEY, clickhouse_condition, named
+from ._clickhouse_state import Publication, following
+from ._columns import Batch, record_of, rows_by_columns
+from ._conditions import read_condition
+from ._keys import id_of, keys_of, keys_of_some, refuse_present, require_present
+from ._recall import N_MEASURED, measured_recall
+from ._state import State
+from ._store import (
+    Chosen,
+    Found,
+    Slots,
+    Tuning,
+    Vectors,
+    check_params,
+    is_mask,
+    listed_entries,
+    rows_among,
+)
+
+# The recall is measured again when an index has grown by this much.
+_GROWTH = 1.5
+_EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_000, 1_500, 2_000)
+_LARGEST_EF = 10_000
+_N_SPREADS = 32
+
+
+class ClickHouseStore:
+    """A table with vectors, ids and records, and what is published of it.
+
+    Parameters
+    ----------
+    session : ClickHouseSession
+    index : str
+        Its name.
+    timeout : float
+        Seconds that others may change the index while a change of this store is made.
+    """
+
+    def __init__(self, session: ClickHouseSession, index: str, timeout: float) -> None:
+        self.session = session
+        self.index = index
+        self._ledger = ClickHouseLedger(session, index, timeout)
+        # Computed for the tag of a change.
+        self._living: tuple[int, Slots] | None = None
+        # How many times as many a search takes from the graph, because rows in it are deleted.
+        self._excess = 1
+        self._spreads: dict[tuple[int, str], int] = {}
+
+    def close(self) -> None:
+        """End the connections."""
+        self.session.close()
+
+    # Changes.
+
+    def fill(self, state: State, vectors: Vectors, ids: Any, records: Any, tuning: Tuning) -> None:
+        """Put items into a new table, which takes the place of the one there is."""
+        keys, originals = keys_of(range(len(vectors)) if ids is None else ids, len(vectors))
+        columns = as_columns(records, len(vectors))
+
+        def change(before: Publication | None, tag: int) -> Draft:
+            tables.refuse_foreign_table(self.session, self.index)
+            table = tables.table_name(self.index, tag)
+            tables.create_table(self.session, table, state)
+            now, encoded = tables.prepared(self.session, table, state, columns)
+            batch = Batch(vectors, keys, originals, encoded)
+            filled = self._grown(before, table, now, batch, tuning, tag)
+            return Draft(filled, table, len(batch))
+
+        self._ledger.replaced(change)
+
+    def add(self, vectors: Vectors, ids: Any, records: Any, tuning: Tuning) -> None:
+        """Add items at the end."""
+        columns = as_columns(records, len(vectors))
+        given = None if ids is None else as_list(ids, "ids")
+
+        def change(before: Publication | None, tag: int) -> Draft:
+            published = there(before, self.index)
+            state, table = published.state, published.table
+            default = range(state.next_id, state.next_id + len(vectors))
+            keys, originals = keys_of(default if given is None else given, len(vectors))
+            if given is not None:
+                present = tables.slots_of_keys(self.session, published, keys)
+                refuse_present(present, keys, originals)
+            now, encoded = tables.prepared(self.session, table, state, columns)
+            batch = Batch(vectors, keys, originals, encoded)
+            grown = self._grown(published, table, now, batch, tuning, tag)
+            return Draft(grown, table, len(batch))
+
+        self._ledger.changed(change)
+
+    def upsert(self, vectors: Vectors, ids: Any, records: Any) -> None:
+        """Replace the items whose ids are there, and add the others."""
+        keys, originals = keys_of(ids, len(vectors))
+        columns = as_columns(records, len(vectors))
+
+        def change(before: Publication | None, tag: int) -> Draft:
+            published = there(before, self.index)
+            slots = tables.slots_of_keys(self.session, published, keys)
+            given = columns
+            if records is not None:
+                given = {name: [None] * len(vectors) for name in published.state.kinds} | columns
+            now, encoded = tables.prepared(self.session, published.table, published.state, given)
+            if records is None:
+                encoded = self._kept_columns(published, keys, slots)
+            batch = Batch(vectors, keys, originals, encoded)
+            return self._replacing(published, now, batch, slots, tag)
+
+        self._ledger.changed(change)
+
+    def remove(self, ids: Any) -> None:
+        """Remove items."""
+        keys, originals = keys_of_some(ids)
+
+        def change(before: Publication | None, tag: int) -> Draft:
+            published = there(before, self.index)
+            present = tables.slots_of_keys(self.session, published, keys)
+            require_present(present, keys, originals)
+            n_items = published.state.n_items - len(present)
+            state = replace(published.state, n_items=n_items)
+            return Draft(state, published.table, 0, list(present.values()))
+
+        self._ledger.changed(change)
+
+    def update(self, ids: Any, records: Any) -> None:
+        """Change columns of the records of items; with dicts, the given keys of each."""
+        keys, originals = keys_of_some(ids)
+        columns = as_columns(records, len(keys))
+
+        def change(before: Publication | None, tag: int) -> Draft:
+            published = there(before, self.index)
+            slots = tables.slots_of_keys(self.session, published, keys)
+            require_present(slots, keys, originals)
+            now, encoded = tables.prepared(self.session, published.table, published.state, columns)
+            known = list(slots)
+            kept = self._kept_columns(published, known, slots)
+            places = {key: place for place, key in enumerate(known)}
+            for names, rows in rows_by_columns(records, columns, len(keys)):
+                for name in names:
+                    values = kept.setdefault(name, [None] * len(known))
+                    for row in rows:
+                        values[places[keys[row]]] = encoded[name][row]
+            at = np.array([slots[key] for key in known], np.int64)
+            vectors = tables.vectors_at(self.session, published, at)
+            by_key = dict(zip(keys, originals, strict=True))
+            batch = Batch(vectors, known, [by_key[key] for key in known], kept)
+            return self._replacing(published, now, batch, slots, tag)
+
+        self._ledger.changed(change)
+
+    # Reads.
+
+    def state(self) -> State:
+        """The state of the index."""
+        return self._ledger.newest().state
+
+    def nearest(
+        self, queries: Vectors | None, k: int, chosen: Chosen, *, exact: bool, with_records: bool
+    ) -> tuple[State, Found, NDArray[np.int64]]:
+        """The nearest items of queries, and their rows; of all items one more, for themselves."""
+
+        def work(published: Publication) -> tuple[State, Found, NDArray[np.int64]]:
+            condition = self._condition(published, chosen)
+            search = Search(published, k, condition, with_records)
+            vectors = queries
+            if vectors is None:
+                vectors = tables.vectors_at(self.session, published, None)
+                search = search._replace(k=k + 1)
+            search, ef = (search, 0) if exact else self._through_graph(search)
+            found, self._excess = nearest(self.session, search, vectors, ef=ef, excess=self._excess)
+            return published.state, found, self._rows_of(published, found.slots)
+
+        return self._ledger.read(work)
+
+    def ids(self) -> list[Hashable]:
+        """All ids, row by row."""
+
+        def work(published: Publication) -> list[Hashable]:
+            found = self._items(published, [])
+            return [id_of(key, original) for key, original in found]
+
+        return self._ledger.read(work)
+
+    def contains(self, item_id: Any) -> bool:
+        """Whether an item has this id."""
+        try:
+            keys, _ = keys_of([item_id], 1)
+        except (TypeError, ValueError):
+            return False
+        return self._ledger.read(
+            lambda published: bool(tables.slots_of_keys(self.session, published, keys))
+        )
+
+    def vectors(self, rows: NDArray[np.int64] | None) -> Vectors:
+        """The vectors of rows, or of all."""
+
+        def work(published: Publication) -> Vectors:
+            slots = None if rows is None else self._slots_at(published, rows)
+            return tables.vectors_at(self.session, published, slots)
+
+        return self._ledger.read(work)
+
+    def contents(self) -> tuple[State, Vectors, list[Hashable], list[dict[str, Any]]]:
+        """All that is there, row by row: vectors, ids and records."""
+
+        def work(published: Publication) -> Any:
+            state = published.state
+            found = self._items(published, tables.record_words(state))
+            ids = [id_of(key, original) for key, original, *_ in found]
+            records = [
+                record_of(state.kinds, tables.record_values(state, row[2:])) for row in found
+            ]
+            return state, tables.vectors_at(self.session, published, None), ids, records
+
+        contents: tuple[State, Vectors, list[Hashable], list[dict[str, Any]]] = self._ledger.read(
+            work
+        )
+        return contents
+
+    def _items(self, published: Publication, words: Sequence[str]) -> list[Sequence[Any]]:
+        """Keys, originals and more of all items, row by row."""
+        selected = ", ".join([KEY, "hex(imgembed_original)", *words])
+        found = self.session.rows(
+            f"SELECT {selected} FROM {named(published.table)} WHERE {published.visible} "
+            "ORDER BY imgembed_slot"
+        )
+        return [
+            (key, None if original is None else bytes.fromhex(original), *values)
+            for key, original, *values in found
+        ]
+
+    # Filling.
+
+    def _replacing(
+        self,
+        published: Publication,
+        state: State,
+        batch: Batch,
+        known: dict[str, int],
+        tag: int,
+    ) -> Draft:
+        """Write items into the slots that they have, and others into the next ones."""
+        new = [key for key in batch.keys if key not in known]
+        places = known | dict(zip(new, range(state.n_slots, state.n_slots + len(new)), strict=True))
+        slots = np.array([places[key] for key in batch.keys], np.int64)
+        tables.insert_at(self.session, published.table, state, batch, slots, tag)
+        after = tables.with_more(state, new, len(new))
+        after = self._with_graph(published.table, after, after.n_items)
+        return Draft(after, published.table, len(batch), list(known.values()))
+
+    def _kept_columns(
+        self, published: Publication, keys: Sequence[str], known: dict[str, int]
+    ) -> dict[str, list[Any]]:
+        """The columns of records that are there, None for keys that are not."""
+        state = published.state
+        words = ", ".join([KEY, *tables.record_words(state)])
+        found = self.session.rows(
+            f"SELECT {words} FROM {named(published.table)} WHERE {published.visible} AND "
+            f"{tables.among_keys(list(known))}"
+        )
+        rows = {row[0]: tables.record_values(state, row[1:]) for row in found}
+        nothing = [None] * len(state.kinds)
+        values = [rows.get(key, nothing) for key in keys]
+        return {name: [row[place] for row in values] for place, name in enumerate(state.kinds)}
+
+    def _grown(
+        self,
+        before: Publication | None,
+        table: str,
+        state: State,
+        batch: Batch,
+        tuning: Tuning,
+        tag: int,
+    ) -> State:
+        """Add items, of which some are queries that measure the graph before they are in it."""
+        n_after = state.n_items + len(batch)
+        is_due = self._wants_graph(state, n_after) and n_after >= _GROWTH * state.n_measured
+        n_held = min(N_MEASURED, len(batch) // 2) if is_due else 0
+        first, held = (
+            batch.part(slice(0, len(batch) - n_held)),
+            batch.part(slice(len(batch) - n_held, None)),
+        )
+        state = tables.insert(self.session, table, state, first, tag)
+        state = self._with_graph(table, state, n_after)
+        if n_held:
+            draft = following(before, self.index, state, table, tag)
+            recall = _measured(self.session, draft, held.vectors, tuning)
+            state = replace(state, recall=recall, n_measured=n_after)
+        return tables.insert(self.session, table, state, held, tag)
+
+    def _wants_graph(self, state: State, n_items: int) -> bool:
+        if state.metric == "ip":
+            return False
+        if state.algorithm == "auto":
+            return n_items >= tables.SMALLEST_GRAPH
+        return state.algorithm == "hnsw"
+
+    def _with_graph(self, table: str, state: State, n_items: int) -> State:
+        """Build the graph if it is due."""
+        if state.has_graph or not self._wants_graph(state, n_items):
+            return state
+        tables.create_graph(self.session, table, state)
+        return replace(state, has_graph=True)
+
+    # Searching.
+
+    def _through_graph(self, search: Search) -> tuple[Search, int]:
+        """The search, and candidates that the graph visits, 0 to compare with all."""
+        published, state = search.published, search.published.state
+        if not state.has_graph or not published.is_settled or search.k > MOST_FROM_GRAPH:
+            return search, 0
+        spread = 1 if search.condition is None else self._spread(search)
+        ef = state.recall.ef * max(1.0, search.k * spread / state.recall.n_neighbors)
+        return search._replace(spread=spread), min(_LARGEST_EF, round(ef) if spread else 0)
+
+    def _spread(self, search: Search) -> int:
+        """What a condition makes of a search, remembered for a while."""
+        question = search.published.tags[-1], str(search.condition)
+        if question not in self._spreads:
+            while len(self._spreads) >= _N_SPREADS:
+                del self._spreads[next(iter(self._spreads))]
+            self._spreads[question] = spread_of(self.session, search)
+        return self._spreads[question]
+
+    def _condition(self, published: Publication, chosen: Chosen) -> str | None:
+        check_params(chosen)
+        where = chosen.where
+        if where is None:
+            return None
+        if isinstance(where, str):
+            kinds = published.state.kinds
+            return clickhouse_condition(read_condition(where, chosen.params, kinds))
+        entries = listed_entries(where, published.state.n_items)
+        if is_mask(entries):
+            rows = np.flatnonzero(np.asarray(entries, bool))
+            return tables.among_slots(self._slots_at(published, rows))
+        keys, originals = keys_of_some(entries)
+        present = tables.slots_of_keys(self.session, published, keys)
+        require_present(present, keys, originals)
+        return tables.among_keys(keys)
+
+    # Rows are what users see: the slots of items, without gaps.
+
+    def _living_slots(self, published: Publication) -> Slots:
+        if not published.state.has_gaps:
+            return np.arange(published.state.n_slots)
+        if self._living is None or self._living[0] != published.tags[-1]:
+            self._living = published.tags[-1], tables.living_slots(self.session, published)
+        return self._living[1]
+
+    def _slots_at(self, published: Publication, rows: NDArray[np.int64]) -> Slots:
+        return self._living_slots(published)[rows] if published.state.has_gaps else rows
+
+    def _rows_of(self, published: Publication, slots: Slots) -> NDArray[np.int64]:
+        if not published.state.has_gaps:
+            return slots
+        return rows_among(self._living_slots(published), slots)
+
+
+def _measured(
+    session: ClickHouseSession, draft: Publication, queries: Vectors, tuning: Tuning
+) -> Any:
+    search = Search(draft, tuning.n_neighbors)
+
+    def found(ef: int) -> Found:
+        return nearest(session, search, queries, ef=ef)[0]
+
+    return measured_recall(found, found(0), tuning, _EFS)

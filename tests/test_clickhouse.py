@@ -1,0 +1,589 @@
+"""ClickHouseIndex against ClickHouse, over HTTP and in-process: the contract, and its own."""
+
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from clickhouse_server import ClickHouseServer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from test_postgres import _CONDITIONS, _HOSTILE, _WORDS
+
+from imgembed import (
+    ClickHouseIndex,
+    FingerprintError,
+    HOGEmbedder,
+    ImageSearch,
+    NearestNeighborIndex,
+    QueryExpansion,
+    ServerError,
+    ServerTableError,
+    ServerUnavailableError,
+    ServerVersionError,
+    UnknownIdError,
+    WhereError,
+)
+from imgembed.servers import _clickhouse_search
+from imgembed.servers._clickhouse_session import ClickHouseSession
+from imgembed.testing import check_index
+
+pytestmark = pytest.mark.clickhouse
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ClickHouseServer]:
+    running = ClickHouseServer()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def in_process(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of chDB in this process, which opens one folder."""
+    return f"chdb://{tmp_path_factory.mktemp('chdb')}"
+
+
+@pytest.fixture
+def vectors() -> NDArray[np.float32]:
+    return np.random.default_rng(0).normal(size=(300, 16)).astype(np.float32)
+
+
+def recall(index: ClickHouseIndex, queries: NDArray[np.float32], **asked: Any) -> float:
+    """The share of the ten true neighbours that are found, as exact search on the server."""
+    found = index.kneighbors(queries, 10, **asked)[0]
+    exact = index.kneighbors(queries, 10, exact=True, **asked)[0]
+    return float((found <= exact[:, -1:] + 1e-5).mean())
+
+
+def tables(server: ClickHouseServer, index: str) -> list[str]:
+    """The tables that hold the rows of an index."""
+    query = f"SELECT name FROM system.tables WHERE startsWith(name, '{index}_imgembed_')"
+    return [row[0] for row in server.execute(query)]
+
+
+@pytest.mark.parametrize("place", ["server", "in_process"])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"metric": "cosine"},
+        {"metric": "euclidean"},
+        {"metric": "ip"},
+        {"metric": "cosine", "algorithm": "hnsw"},
+        {"metric": "euclidean", "algorithm": "hnsw"},
+    ],
+    ids=str,
+)
+def test_the_contract_of_all_indexes_holds(
+    request: pytest.FixtureRequest, place: str, parameters: dict[str, Any]
+) -> None:
+    found = request.getfixturevalue(place)
+    dsn = found if isinstance(found, str) else found.dsn
+    check_index(ClickHouseIndex(dsn, "contract", **parameters), n_images=100)
+
+
+def test_an_index_is_loaded_with_the_parameters_it_was_fitted_with(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    fitted = ClickHouseIndex(
+        server.dsn, "loaded", 7, "euclidean", "hnsw", M=8, ef_construction=50, storage="bfloat16"
+    ).fit(vectors, records={"price": range(300)})
+    loaded = ClickHouseIndex.load(server.dsn, "loaded")
+    assert loaded.get_params() == fitted.get_params()
+    assert loaded.columns_ == {"price": "integer"}
+    assert np.array_equal(loaded.kneighbors(vectors[:3])[1], fitted.kneighbors(vectors[:3])[1])
+    loaded.add(vectors[:1], ids=["new"])
+    assert "new" in fitted
+
+
+def test_there_and_back_all_is_the_same(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    embedder = HOGEmbedder()
+    records = {
+        "price": [None, *range(299)],
+        "name": [f"n{row}" for row in range(300)],
+        "raw": [bytes([row % 256, 0, 255]) for row in range(300)],
+        "nothing": [None] * 300,
+    }
+    ids = [("a", row) for row in range(300)]
+    index = NearestNeighborIndex(8).fit(vectors, ids=ids, records=records, embedder=embedder)
+    index.remove([("a", 3)])
+    there = ClickHouseIndex.from_index(index, server.dsn, "moved")
+    back = there.to_index()
+    for other in (there, back):
+        assert list(other) == list(index)
+        assert other.columns_ == index.columns_
+        assert other.fingerprint_ == embedder.fingerprint()
+        found = other.search(vectors[:5], where="price > 20")
+        assert found.ids == index.search(vectors[:5], where="price > 20").ids
+        assert found.records == index.search(vectors[:5], where="price > 20").records
+
+
+def test_a_column_of_nothing_takes_the_kind_of_what_comes(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    index = ClickHouseIndex(server.dsn, "nothing").fit(vectors, records={"a": [None] * 300})
+    assert index.search(vectors[:1], 300, where="a IS NULL").records[0][0] == {"a": None}
+    index.update_records([5], {"a": ["text"]})
+    assert index.columns_ == {"a": "text"}
+    assert index.search(vectors[:1], where="a = 'text'").ids == [[5]]
+
+
+def test_image_search_works_over_it(server: ClickHouseServer) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (40, 40, 3), np.uint8) for _ in range(12)]
+    records = [{"price": price} for price in range(12)]
+    expansion = QueryExpansion(n_neighbors=2)
+    searches = [
+        ImageSearch(HOGEmbedder(), index, expansion=expansion).fit(images[:10], records[:10])
+        for index in (ClickHouseIndex(server.dsn, "images"), None)
+    ]
+    for search in searches:
+        search.remove([2, 5]).add(images[10:], records[10:]).update_records([1], {"price": [99]})
+    for asked in (
+        {"images": images[4]},
+        {"ids": [1, 11]},
+        {"images": images[1], "where": "price > 5"},
+    ):
+        results = [search.search(**asked) for search in searches]
+        assert np.array_equal(results[0].ids, results[1].ids)
+        assert results[0].records == results[1].records
+    with pytest.raises(TypeError, match="a server holds"):
+        searches[0].save("nowhere")
+    searches[0].embedder_.set_params(n_orientations=5)
+    with pytest.raises(FingerprintError):
+        searches[0].search(images[0])
+
+
+def test_bfloat16_takes_half_and_ranks_by_what_is_kept(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    index = ClickHouseIndex(
+        server.dsn, "half", metric="euclidean", algorithm="hnsw", storage="bfloat16"
+    ).fit(vectors)
+    index.upsert(vectors[:2], [0, "new"]).add(vectors[:1])
+    (table,) = tables(server, "half")
+    stored = server.execute(f"SELECT DISTINCT toTypeName(imgembed_vector) FROM {table}")
+    assert stored == [["Array(BFloat16)"]]
+    assert np.abs(index.vectors_[:300] - vectors).max() < 2**-8 * np.abs(vectors).max()
+    near, exact = (index.kneighbors(vectors[:50], exact=exact)[0] for exact in (False, True))
+    assert np.abs(near - exact).max() < 1e-4
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_the_graph_reaches_the_recall_and_filters_are_exact(
+    server: ClickHouseServer, metric: str
+) -> None:
+    rng = np.random.default_rng(0)
+    many = rng.normal(size=(11_000, 16)).astype(np.float32)
+    queries = rng.normal(size=(30, 16)).astype(np.float32)
+    index = ClickHouseIndex(server.dsn, "many", 10, metric, M=8, ef_construction=50)
+    index.fit(many[:9_999], records={"share": rng.random(9_999)})
+    assert index.algorithm_ == "exact"
+    index.add(many[9_999:], records={"share": rng.random(1_001)})
+    assert index.algorithm_ == "hnsw"
+    estimate = index.recall_estimate_
+    assert (estimate.n_queries, estimate.n_neighbors) == (100, 10)
+    assert estimate.recall >= 0.95
+    assert recall(index, queries) >= 0.95
+    for share in (0.5, 0.01, 0.001):
+        assert recall(index, queries, where="share < ?", params=(share,)) == 1.0
+    plan = server.execute(
+        f"EXPLAIN indexes = 1 SELECT imgembed_slot FROM {tables(server, 'many')[0]} ORDER BY "
+        f"{'L2' if metric == 'euclidean' else 'cosine'}Distance(imgembed_vector, "
+        f"{[1.0] * 16}) LIMIT 3"
+    )
+    assert any("vector_similarity" in row[0] for row in plan)
+
+
+def test_broad_conditions_go_through_the_graph_and_reach_the_recall(
+    server: ClickHouseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_clickhouse_search, "_FEW_ROWS", 300)
+    rng = np.random.default_rng(0)
+    many = rng.normal(size=(3_000, 16)).astype(np.float32)
+    index = ClickHouseIndex(server.dsn, "broad", 10, "euclidean", "hnsw")
+    index.fit(many, records={"share": rng.random(3_000)})
+    index.remove(range(0, 3_000, 7))
+    statements: list[str] = []
+    rows = ClickHouseSession.rows
+    monkeypatch.setattr(
+        ClickHouseSession,
+        "rows",
+        lambda self, statement: statements.append(statement) or rows(self, statement),
+    )
+    for share, has_graph in ((0.9, True), (0.5, True), (0.2, True), (0.05, False)):
+        statements.clear()
+        found = index.kneighbors(many[:40], where="share < ?", params=(share,))[0]
+        assert any("hnsw_candidate" in statement for statement in statements) is has_graph
+        exact = index.kneighbors(many[:40], where="share < ?", params=(share,), exact=True)[0]
+        assert (found <= exact[:, -1:] + 1e-5).mean() >= 0.95, f"of {share}"
+
+
+def test_what_others_have_added_is_known_at_once(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    index = ClickHouseIndex(server.dsn, "others").fit(vectors)
+    index.kneighbors(vectors[:1])
+    other = ClickHouseIndex.load(server.dsn, "others")
+    other.add(vectors[:1], ids=["new"], records={"late": [5]})
+    assert index.search(vectors[:1], 1, where="late = 5").ids == [["new"]]
+    other.upsert(vectors[:1], ["newer"])
+    assert index.search(vectors[:1], 1, where=["newer"]).ids == [["newer"]]
+    other.remove(["newer"])
+    with pytest.raises(UnknownIdError):
+        index.search(vectors[:1], 1, where=["newer"])
+    assert index.kneighbors(vectors[:1], where=np.ones(301, bool))[1].shape == (1, 5)
+
+
+def test_deleted_rows_in_the_graph_hide_no_neighbours(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    index = ClickHouseIndex(server.dsn, "deleted", metric="euclidean", algorithm="hnsw")
+    index.fit(vectors)
+    for _ in range(3):
+        nearest = index.search(vectors[:1], 40).ids[0]
+        index.remove(nearest)
+        index.upsert(vectors[-20:], list(index)[-20:])
+        assert recall(index, vectors[:5]) == 1.0
+    assert len(index) == 180
+
+
+def test_the_graph_of_all_rows_stays_when_some_are_replaced(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    index = ClickHouseIndex(server.dsn, "graph", algorithm="hnsw").fit(vectors)
+    (table,) = tables(server, "graph")
+    query = (
+        f"SELECT max(rows) FROM system.parts WHERE table = '{table}' AND active "
+        "AND secondary_indices_compressed_bytes > 0"
+    )
+    before = server.execute(query)
+    index.upsert(vectors[:3], [0, 1, 2]).remove([5]).update_records([6], {"price": [1]})
+    assert server.execute(query) == before
+    mutations = f"SELECT command FROM system.mutations WHERE table = '{table}'"
+    assert len(server.execute(mutations)) == 1  # that which built the graph
+
+
+def test_equal_vectors_do_not_hide_the_others(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    copies = np.concatenate([np.repeat(vectors[:1], 200, axis=0), vectors])
+    index = ClickHouseIndex(server.dsn, "copies", algorithm="hnsw").fit(copies)
+    rows = index.kneighbors(vectors[:1], 300)[1]
+    assert (rows >= 0).all()
+    assert len(set(rows[0].tolist())) == 300
+
+
+def test_more_neighbours_than_a_graph_gives_are_all_found(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    many = np.repeat(vectors, 5, axis=0)
+    index = ClickHouseIndex(server.dsn, "wide", algorithm="hnsw").fit(many)
+    rows = index.kneighbors(vectors[:2], 1_600)[1]
+    assert ((rows >= 0).sum(axis=1) == 1_500).all()
+
+
+def test_many_ids_and_rows_may_be_found_or_changed_at_once(server: ClickHouseServer) -> None:
+    many = np.random.default_rng(0).normal(size=(30_000, 4)).astype(np.float32)
+    index = ClickHouseIndex(server.dsn, "lists", algorithm="exact").fit(many)
+    mask = np.arange(30_000) % 3 > 0
+    assert (index.kneighbors(many[:9], 1, where=mask)[1] % 3 > 0).all()
+    assert index.kneighbors(many[:1], 1, where=range(20_000, 29_000))[1][0, 0] >= 20_000
+    index.upsert(many[:25_000], range(25_000)).remove(range(0, 30_000, 2))
+    assert list(index) == list(range(1, 30_000, 2))
+    assert index.kneighbors(many[1:2], 1)[1].tolist() == [[0]]
+
+
+def test_a_view_shows_the_living_rows_to_others(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    index = ClickHouseIndex(server.dsn, "shown").fit(vectors, records={"price": range(300)})
+    index.upsert(vectors[:2], [0, "new"], records={"price": [7, 8]}).remove([1])
+    index.update_records(["new"], {"size": [3]})
+    query = "SELECT count(), sum(price), sum(size) FROM shown"
+    assert [list(map(int, row)) for row in server.execute(query)] == [
+        [300, sum(range(300)) - 1 + 15, 3]
+    ]
+    index.fit(vectors[:10])
+    assert [int(row[0]) for row in server.execute("SELECT count() FROM shown")] == [10]
+    assert len(tables(server, "shown")) == 1
+
+
+def test_awkward_names_are_only_names(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    table = "x`; DROP TABLE loaded; --"
+    names = [
+        'say "x"',
+        "50% off",
+        "select",
+        "é",
+        "a'b",
+        "{v0:Int64}",
+        "Price",
+        "{0}",
+        "a`b\\",
+        "-- /*",
+    ]
+    records = {name: list(range(300)) for name in names}
+    index = ClickHouseIndex(server.dsn, table).fit(vectors, records=records)
+    for name in names:
+        quoted = '"' + name.replace('"', '""') + '"'
+        assert index.search(vectors[:1], where=f"{quoted} = 17").ids == [[17]]
+    index.upsert(vectors[:1], [0], records={"50% off": [1000]})
+    index.update_records([1], {"{v0:Int64}": [1000]})
+    assert index.search(vectors[:1], where='"50% off" = 1000').ids == [[0]]
+    assert index.search(vectors[:1], where='"{v0:Int64}" = 1000').ids == [[1]]
+    with pytest.raises(ValueError, match=r"has a '\.'"):
+        index.add(vectors[:1], records={"a.b": [1]})
+    with pytest.raises(ValueError, match="begins with '_'"):
+        index.add(vectors[:1], records={"_part": [1]})
+    with pytest.raises(ValueError, match="NUL"):
+        index.add(vectors[:1], records={"é": [1], "text": ["\0"]})
+    assert len(index) == 300
+
+
+def test_long_and_deep_conditions_are_taken(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    index = ClickHouseIndex(server.dsn, "conditions").fit(vectors, records={"n": range(300)})
+    listed = ", ".join(map(str, range(100, 2_500)))
+    either = " OR ".join(f"n = {number}" for number in range(100, 1_300))
+    deep = "(" * 45 + "n >= 100" + " AND n < 300)" * 45
+    denied = "NOT (" * 45 + "n < 100" + ")" * 45
+    for condition in (f"n IN ({listed})", either, deep, denied):
+        found = index.search(vectors[:1], 300, where=condition).ids[0]
+        assert sorted(found) == list(range(100, 300))
+
+
+def test_values_that_break_a_condition_are_a_where_error(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    records = {"n": [2**62] * 300, "low": [-(2**63)] * 300}
+    index = ClickHouseIndex(server.dsn, "breaks").fit(vectors, records=records)
+    for condition in ("n * n > 1", "n + n > 1", "-low > 1", "abs(low) > 1", "low / -1 > 1"):
+        with pytest.raises(WhereError, match="cannot be safely converted"):
+            index.search(vectors[:1], where=condition)
+    assert index.search(vectors[:1], where="n / 0 IS NULL").ids[0]
+
+
+def test_integers_become_reals_unless_that_rounds_them(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    index = ClickHouseIndex(server.dsn, "reals").fit(
+        vectors[:3], records={"n": [1, 2, None], "large": [2**53 + 1] * 3}
+    )
+    index.update_records([0], {"n": [0.5]})
+    assert index.columns_ == {"n": "real", "large": "integer"}
+    with pytest.raises(ValueError, match=r"beyond 2\*\*53"):
+        index.update_records([0], {"large": [0.5]})
+    found = index.search(vectors[:3], 3, where="n < 1").records
+    assert [row[0]["n"] for row in found] == [0.5] * 3
+    assert index.columns_["large"] == "integer"
+
+
+def test_hostile_conditions_change_nothing_and_read_nothing(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    index = ClickHouseIndex(server.dsn, "hostile", timeout=20).fit(
+        vectors[:20], records={"price": range(20), "name": list("abcdefghijklmnopqrst")}
+    )
+    server.execute("CREATE TABLE secret ENGINE = MergeTree ORDER BY word AS SELECT 'word' AS word")
+    query = "SELECT groupBitXor(cityHash64(*)), count() FROM hostile"
+    before = server.execute(query)
+    ids = set(range(20))
+    attacks = [*_HOSTILE, "sleep(3) = 0", "price = (SELECT 1 FROM numbers(9))", "price = {p:Int64}"]
+    attacks += ["url('http://127.0.0.1', CSV) = 1", "name = file('/etc/passwd')", "price AS x = 1"]
+
+    @settings(
+        max_examples=1_000,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+    @given(st.one_of(st.sampled_from(attacks), st.lists(_WORDS, max_size=12).map(" ".join)))
+    def attack(condition: str) -> None:
+        try:
+            found = index.search(vectors[:1], 20, where=condition)
+        except WhereError:
+            return
+        assert set(found.ids[0]) <= ids
+        assert "word" not in repr(found.records)
+
+    attack()
+    assert server.execute(query) == before
+    assert server.execute("SELECT word FROM secret") == [["word"]]
+    assert len(index) == 20
+
+
+def test_what_both_take_means_the_same_on_the_server_and_here(in_process: str) -> None:
+    rng = np.random.default_rng(0)
+    texts = ["a", "A", " a ", "É%", "é%", "", "a_b", None]
+    records = {
+        "n": [None if row % 7 == 0 else row - 12 for row in range(40)],
+        "r": [None if row % 9 == 0 else (row - 20) / 4 for row in range(40)],
+        "b": [[True, False, None][row % 3] for row in range(40)],
+        "t": [texts[row % 8] for row in range(40)],
+    }
+    vectors = rng.normal(size=(40, 4))
+    both = [
+        index.fit(vectors, records=records)
+        for index in (ClickHouseIndex(in_process, "both"), NearestNeighborIndex())
+    ]
+    n_compared = 0
+
+    @settings(
+        max_examples=500,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+    @given(_CONDITIONS)
+    def compare(condition: str) -> None:
+        nonlocal n_compared
+        params = [3] * condition.count("?")
+        try:
+            kept = both[0].search(vectors[:1], 40, where=condition, params=params).ids[0]
+        except WhereError:
+            return
+        n_compared += 1
+        wanted = both[1].search(vectors[:1], 40, where=condition, params=params).ids[0]
+        assert sorted(kept) == sorted(wanted), condition
+
+    compare()
+    assert n_compared > 200
+
+
+def test_two_threads_search_while_a_third_changes(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    index = ClickHouseIndex(server.dsn, "threads").fit(vectors)
+    other = pickle.loads(pickle.dumps(index))
+    failures: list[BaseException] = []
+
+    def search() -> None:
+        try:
+            for _ in range(20):
+                assert (index.kneighbors(vectors[:3], 5)[1] >= 0).all()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=search) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for number in range(10):
+        other.add(vectors[:2], records={f"new {number}": [1, 2]})
+        other.fit(vectors) if number == 5 else None
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
+    assert len(index) == 308
+
+
+def test_of_two_writers_neither_loses_anything(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    index = ClickHouseIndex(server.dsn, "writers").fit(vectors, records={"n": range(300)})
+    failures: list[BaseException] = []
+
+    def change(name: str, work: Callable[[ClickHouseIndex, str], object]) -> None:
+        writer = ClickHouseIndex.load(server.dsn, "writers")
+        try:
+            for number in range(6):
+                work(writer, f"{name} {number}")
+        except BaseException as error:
+            failures.append(error)
+
+    def add(writer: ClickHouseIndex, name: str) -> None:
+        writer.add(vectors[:2], records={"n": [1, 2]})
+        writer.upsert(vectors[:2], [name, "shared"], records={"n": [3, 4]})
+
+    threads = [threading.Thread(target=change, args=(name, add)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
+    ids = list(index)
+    assert len(ids) == len(set(ids)) == len(index) == 300 + 24 + 12 + 1
+    assert index.search(vectors[:1], 400, exact=True).ids[0].count("shared") == 1
+    assert sorted(map(str, ids[300:])) == sorted(
+        ["shared", *map(str, range(300, 324)), *(f"{name} {n}" for name in "ab" for n in range(6))]
+    )
+
+
+def test_a_table_that_is_no_index_is_left_alone(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    server.execute("CREATE TABLE mine ENGINE = MergeTree ORDER BY one AS SELECT 1 AS one")
+    server.execute("CREATE VIEW looks AS SELECT 1 AS one")
+    for name in ("mine", "looks"):
+        with pytest.raises(ServerTableError, match="is no index of imgembed"):
+            ClickHouseIndex(server.dsn, name).fit(vectors)
+        assert server.execute(f"SELECT * FROM {name}") == [[1]]
+    with pytest.raises(ServerTableError, match="no index 'nowhere'"):
+        ClickHouseIndex.load(server.dsn, "nowhere")
+
+
+def test_a_fit_that_fails_leaves_what_was_there(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    index = ClickHouseIndex(server.dsn, "stays").fit(vectors, ids=range(300))
+    with pytest.raises(ValueError, match="holds integer values"):
+        index.fit(vectors[:2], records={"a": [1, "x"]})
+    assert len(index) == 300
+    assert len(tables(server, "stays")) == 1
+
+
+def test_rows_that_do_not_belong_to_the_state_are_noticed(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    index = ClickHouseIndex(server.dsn, "restored").fit(vectors)
+    server.execute(f"DELETE FROM {tables(server, 'restored')[0]} WHERE imgembed_slot < 10")
+    with pytest.raises(ServerTableError, match=r"should have 300 items.* has 290"):
+        ClickHouseIndex.load(server.dsn, "restored")
+    server.execute(f"DROP TABLE {tables(server, 'restored')[0]}")
+    again = ClickHouseIndex(server.dsn, "restored").fit(vectors)
+    assert len(index) == len(again) == 300
+    index.add(vectors[:1])
+    server.execute("DELETE FROM imgembed_indexes WHERE index_name = 'restored' AND change > 4e7")
+    with pytest.raises(ServerTableError, match="older than what was written"):
+        len(index)
+
+
+def test_an_index_of_a_newer_imgembed_is_refused(
+    server: ClickHouseServer, vectors: NDArray[np.float32]
+) -> None:
+    ClickHouseIndex(server.dsn, "newer").fit(vectors)
+    server.execute(
+        "INSERT INTO imgembed_indexes SELECT * REPLACE (change + 1 AS change, "
+        """replace(state, '"format": 1', '"format": 2') AS state) """
+        "FROM imgembed_indexes WHERE index_name = 'newer'"
+    )
+    with pytest.raises(ServerVersionError, match="newer imgembed"):
+        ClickHouseIndex.load(server.dsn, "newer")
+
+
+def test_an_older_server_is_refused(vectors: NDArray[np.float32]) -> None:
+    server = ClickHouseServer(version="25.3.6.56")
+    try:
+        with pytest.raises(ServerVersionError, match=r"ClickHouse 25.3.6.56, wanted 25.8"):
+            ClickHouseIndex(server.dsn, "old").fit(vectors)
+    finally:
+        server.stop()
+
+
+def test_what_the_server_refuses_is_told(
+    server: ClickHouseServer, in_process: str, vectors: NDArray[np.float32], tmp_path: Path
+) -> None:
+    with pytest.raises(ServerError, match="UNKNOWN_DATABASE"):
+        ClickHouseIndex(server.dsn.replace("/default", "/nowhere")).fit(vectors)
+    kept = ClickHouseIndex(in_process, "one").fit(vectors)
+    with pytest.raises(ServerUnavailableError, match="this process has another one open"):
+        ClickHouseIndex(f"chdb://{tmp_path}").fit(vectors)
+    assert len(kept) == 300
