@@ -293,10 +293,14 @@ def tidy(session: ClickHouseSession, published: Publication) -> None:
     session : ClickHouseSession
     published : Publication
     """
-    view = named(published.index)
-    # CREATE OR REPLACE would replace a table that someone else has made in the meantime.
-    session.run(f"DROP VIEW IF EXISTS {view}")
-    session.run(f"CREATE VIEW {view} AS SELECT * FROM {named(published.table)} COMMENT '{COMMENT}'")
+    if _is_free_or_ours(session, published.index):
+        view = named(published.index)
+        # CREATE OR REPLACE would replace a table that someone else has made in the meantime.
+        session.run(f"DROP VIEW IF EXISTS {view}")
+        session.run(
+            f"CREATE VIEW IF NOT EXISTS {view} AS SELECT * FROM {named(published.table)} "
+            f"COMMENT '{COMMENT}'"
+        )
     prefix = table_name(published.index, 0)[:-1]
     former = (
         f"SELECT stored_in FROM {STATES} WHERE index_name = {quoted(published.index)} "
@@ -325,14 +329,19 @@ def refuse_foreign_table(session: ClickHouseSession, index: str) -> None:
     ServerTableError
         If there is one.
     """
+    if not _is_free_or_ours(session, index):
+        raise ServerTableError(
+            f"there is a table {index!r} that is no index of imgembed; choose another name"
+        )
+
+
+def _is_free_or_ours(session: ClickHouseSession, index: str) -> bool:
+    """Whether the name of an index is that of its view, or of nothing."""
     found = session.rows(
         "SELECT engine, comment FROM system.tables "
         f"WHERE database = currentDatabase() AND name = {quoted(index)}"
     )
-    if found and tuple(found[0]) != ("View", COMMENT):
-        raise ServerTableError(
-            f"there is a table {index!r} that is no index of imgembed; choose another name"
-        )
+    return not found or tuple(found[0]) == ("View", COMMENT)
 
 
 def _quantization(state: State) -> str:
