@@ -8,7 +8,7 @@ from clickhouse_server import ClickHouseServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from test_postgres import _CONDITIONS, _HOSTILE, _WORDS
+from where_strategies import CONDITIONS, HOSTILE, WORDS
 
 from imgembed import ClickHouseIndex, NearestNeighborIndex, WhereError
 
@@ -110,7 +110,7 @@ def test_hostile_conditions_change_nothing_and_read_nothing(
     query = "SELECT groupBitXor(cityHash64(*)), count() FROM hostile"
     before = server.execute(query)
     ids = set(range(20))
-    attacks = [*_HOSTILE, "sleep(3) = 0", "price = (SELECT 1 FROM numbers(9))", "price = {p:Int64}"]
+    attacks = [*HOSTILE, "sleep(3) = 0", "price = (SELECT 1 FROM numbers(9))", "price = {p:Int64}"]
     attacks += ["url('http://127.0.0.1', CSV) = 1", "name = file('/etc/passwd')", "price AS x = 1"]
 
     @settings(
@@ -119,7 +119,7 @@ def test_hostile_conditions_change_nothing_and_read_nothing(
         database=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
-    @given(st.one_of(st.sampled_from(attacks), st.lists(_WORDS, max_size=12).map(" ".join)))
+    @given(st.one_of(st.sampled_from(attacks), st.lists(WORDS, max_size=12).map(" ".join)))
     def attack(condition: str) -> None:
         try:
             found = index.search(vectors[:1], 20, where=condition)
@@ -155,7 +155,7 @@ def test_what_both_take_means_the_same_on_the_server_and_here(server: ClickHouse
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
-    @given(_CONDITIONS)
+    @given(CONDITIONS)
     def compare(condition: str) -> None:
         nonlocal n_compared
         params = [3] * condition.count("?")

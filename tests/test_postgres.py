@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from postgres_server import PostgresServer
 from sklearn.base import clone
+from where_strategies import CONDITIONS, HOSTILE, WORDS
 
 from imgembed import (
     FingerprintError,
@@ -212,32 +213,6 @@ def test_values_that_break_a_condition_are_a_where_error(
     assert index.search(vectors[:1], where="n / 0 IS NULL").ids[0]
 
 
-_WORDS = st.sampled_from(
-    "price name id ( ) ' \" ; -- /* */ AND OR NOT IN LIKE = < > 1 'x' ? :v %s %(v0)s {} $1 :: , . "
-    "SELECT FROM pg_sleep(9) secret DROP TABLE hostile UNION ALL NULL TRUE \\ \0 || + - % é".split(
-        " "
-    )
-)
-_HOSTILE = [
-    "1=1); DROP TABLE hostile; --",
-    "price IN (SELECT word FROM secret)",
-    "EXISTS (SELECT 1 FROM secret)",
-    "pg_read_file('/etc/passwd') IS NOT NULL",
-    "pg_sleep(100) IS NULL",
-    "name = (TABLE secret)",
-    "lo_import('/etc/passwd') > 0",
-    "query_to_xml('DELETE FROM hostile', true, true, '') IS NULL",
-    "name = 'x' UNION SELECT * FROM secret",
-    "set_config('x', 'y', false) = 'y'",
-    "name LIKE 'a' ESCAPE ''';DROP TABLE hostile'",
-    "price::text = '1'",
-    "secret.word = 'x'",
-    "$$x$$ = name",
-    "E'\\'' = name",
-    "U&'\\0041' = name",
-]
-
-
 def test_hostile_conditions_change_nothing_and_read_nothing(
     server: PostgresServer, vectors: NDArray[np.float32]
 ) -> None:
@@ -255,7 +230,7 @@ def test_hostile_conditions_change_nothing_and_read_nothing(
         database=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
-    @given(st.one_of(st.sampled_from(_HOSTILE), st.lists(_WORDS, max_size=12).map(" ".join)))
+    @given(st.one_of(st.sampled_from(HOSTILE), st.lists(WORDS, max_size=12).map(" ".join)))
     def attack(condition: str) -> None:
         try:
             found = index.search(vectors[:1], 20, where=condition)
@@ -269,54 +244,6 @@ def test_hostile_conditions_change_nothing_and_read_nothing(
     assert server.execute("SELECT md5(string_agg(h::text, '' ORDER BY h)) FROM hostile h") == before
     assert server.execute("SELECT word FROM secret") == [("word",)]
     assert len(index) == 20
-
-
-_NUMBERS = st.recursive(
-    st.sampled_from(["n", "r", "b", "id", "0", "1", "2", "-3", "2.5", "NULL", "?", "length(t)"]),
-    lambda inner: st.one_of(
-        st.tuples(inner, st.sampled_from("+ - * /".split()), inner)
-        .map(" ".join)
-        .map("({})".format),
-        inner.map("-({})".format),
-        inner.map("abs({})".format),
-        st.tuples(inner, inner).map(", ".join).map("coalesce({})".format),
-        st.tuples(inner, inner).map(", ".join).map("nullif({})".format),
-    ),
-    max_leaves=4,
-)
-_TEXTS = st.sampled_from(
-    [
-        "t",
-        "'a'",
-        "'É%'",
-        "''",
-        "lower(t)",
-        "upper(t)",
-        "trim(t)",
-        "coalesce(t, 'z')",
-        "' A'",
-        "NULL",
-    ]
-)
-_COMPARED = st.sampled_from("= <> < <= > >= IS".split()) | st.just("IS NOT")
-_CONDITIONS = st.recursive(
-    st.one_of(
-        st.tuples(_NUMBERS, _COMPARED, _NUMBERS).map(" ".join),
-        st.tuples(_TEXTS, _COMPARED, _TEXTS).map(" ".join),
-        st.tuples(_TEXTS, st.sampled_from(["LIKE", "NOT LIKE"]), _TEXTS).map(" ".join),
-        st.tuples(_NUMBERS, _NUMBERS, _NUMBERS).map(lambda n: f"{n[0]} BETWEEN {n[1]} AND {n[2]}"),
-        st.tuples(_TEXTS, _TEXTS, _TEXTS).map(lambda t: f"{t[0]} NOT IN ({t[1]}, {t[2]})"),
-        st.sampled_from(
-            ["b", "n", "b IS TRUE", "b IS NOT FALSE", "t IS NULL", "n % 2 = 1", "r NOTNULL"]
-        ),
-    ),
-    lambda inner: st.one_of(
-        inner.map("NOT ({})".format),
-        st.tuples(inner, st.sampled_from(["AND", "OR"]), inner).map(" ".join),
-        st.tuples(inner, _COMPARED, inner).map(lambda c: f"({c[0]}) {c[1]} ({c[2]})"),
-    ),
-    max_leaves=4,
-)
 
 
 def test_what_both_take_means_the_same_on_the_server_and_here(server: PostgresServer) -> None:
@@ -340,7 +267,7 @@ def test_what_both_take_means_the_same_on_the_server_and_here(server: PostgresSe
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
-    @given(_CONDITIONS)
+    @given(CONDITIONS)
     def compare(condition: str) -> None:
         nonlocal n_compared
         params = [3] * condition.count("?")
