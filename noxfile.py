@@ -27,6 +27,12 @@ def _run_with_library(session: nox.Session, *command: str, needs: tuple[str, ...
     session.run(str(python), *command, external=True)
 
 
+def _run_marked(session: nox.Session, marker: str, path: str, *groups: str) -> None:
+    """Run the tests that the test suite leaves out, by their marker."""
+    command = ("-m", "pytest", "-m", marker, path, *session.posargs)
+    _run_with_library(session, *command, needs=_needs("test", *groups))
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the test suite; more arguments go to pytest."""
@@ -36,65 +42,56 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def slow(session: nox.Session) -> None:
     """Run the tests that take long: compiling, exporting large networks."""
-    command = ("-m", "pytest", "-m", "slow", "tests", *session.posargs)
-    _run_with_library(session, *command, needs=_needs("test"))
+    _run_marked(session, "slow", "tests")
 
 
 @nox.session
 def faults(session: nox.Session) -> None:
     """Run the matrix of faults; each pair of operations takes IMGEMBED_FAULT_SECONDS (60)."""
     session.env["OPENBLAS_NUM_THREADS"] = "1"
-    command = ("-m", "pytest", "-q", "-m", "faults", "tests/test_faults.py", *session.posargs)
-    _run_with_library(session, *command, needs=_needs("test"))
+    _run_marked(session, "faults", "tests/test_faults.py")
 
 
 @nox.session
 def browser(session: nox.Session) -> None:
     """Run the tests of the pages in Chromium; IMGEMBED_CHROMIUM names one that is elsewhere."""
-    command = ("-m", "pytest", "-m", "browser", "tests/test_browser.py", *session.posargs)
-    _run_with_library(session, *command, needs=_needs("test", "browser"))
+    _run_marked(session, "browser", "tests/test_browser.py", "browser")
 
 
 @nox.session
 def postgres(session: nox.Session) -> None:
     """Run the tests of PostgresIndex against a server of their own, which ends with them."""
-    command = ("-m", "pytest", "-m", "postgres", "tests", *session.posargs)
-    _run_with_library(session, *command, needs=_needs("test", "postgres-test"))
+    _run_marked(session, "postgres", "tests", "postgres-test")
 
 
 @nox.session
 def milvus(session: nox.Session) -> None:
     """Run the tests of MilvusIndex against servers of their own, which end with them."""
-    command = ("-m", "pytest", "-m", "milvus", "tests", *session.posargs)
-    _run_with_library(session, *command, needs=_needs("test", "milvus-test"))
+    _run_marked(session, "milvus", "tests", "milvus-test")
 
 
 @nox.session
 def clickhouse(session: nox.Session) -> None:
     """Run the tests of ClickHouseIndex against ClickHouse in children of theirs, and in-process."""
-    command = ("-m", "pytest", "-m", "clickhouse", "tests", *session.posargs)
-    _run_with_library(session, *command, needs=_needs("test", "clickhouse-test"))
+    _run_marked(session, "clickhouse", "tests", "clickhouse-test")
 
 
 @nox.session
 def cluster(session: nox.Session) -> None:
     """Run the tests on a Dask cluster of this computer, of which workers are killed."""
-    command = ("-m", "pytest", "-m", "cluster", "tests/test_cluster.py", *session.posargs)
-    _run_with_library(session, *command, needs=_needs("test"))
+    _run_marked(session, "cluster", "tests/test_cluster.py")
 
 
 @nox.session
 def ray(session: nox.Session) -> None:
     """Run the tests of EmbedBatch in Ray Data."""
-    command = ("-m", "pytest", "-m", "ray", "tests/test_cluster.py", *session.posargs)
-    _run_with_library(session, *command, needs=_needs("test", "ray-test"))
+    _run_marked(session, "ray", "tests/test_cluster.py", "ray-test")
 
 
 @nox.session
 def spark(session: nox.Session) -> None:
     """Run the tests of EmbedBatch in Spark, which needs Java."""
-    command = ("-m", "pytest", "-m", "spark", "tests/test_cluster.py", *session.posargs)
-    _run_with_library(session, *command, needs=_needs("test", "spark-test"))
+    _run_marked(session, "spark", "tests/test_cluster.py", "spark-test")
 
 
 @nox.session

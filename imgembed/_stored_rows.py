@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._differences import differences
+
 # Seconds between records of what is done: the most work that a crash can cost.
 _SECONDS_BETWEEN_RECORDS = 5.0
 
@@ -112,12 +114,8 @@ class StoredRows:
             return None
 
     def _other_recipe(self, there: Path, before: dict[str, Any]) -> str:
-        changed = "; ".join(
-            f"{key} was {before.get(key)!r} and is {self.recipe.get(key)!r}"
-            for key in sorted({*before, *self.recipe})
-            if before.get(key) != self.recipe.get(key)
-        )
         return (
-            f"{str(there)!r} holds rows that were made otherwise: {changed}. Take another name, or "
-            f"delete it and {self.record.name!r}"
+            f"{str(there)!r} holds rows that were made otherwise: "
+            f"{differences(before, self.recipe)}. Take another name, or delete it and "
+            f"{self.record.name!r}"
         )

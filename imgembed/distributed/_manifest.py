@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from .._differences import differences
 from ..base import ImageEmbedder, digest_images
 
 MANIFEST_NAME = "manifest.json"
@@ -177,13 +178,8 @@ class Manifest:
 
     def _explain(self, name: str, before: "Manifest") -> str:
         if name == "fingerprint":
-            then, now = before.fingerprint_parts, self.fingerprint_parts
-            differences = [
-                f"{part} was {then.get(part)!r} and is {now.get(part)!r}"
-                for part in sorted({*then, *now})
-                if then.get(part) != now.get(part)
-            ]
-            return f"the embedder is another one ({'; '.join(differences)})"
+            changed = differences(before.fingerprint_parts, self.fingerprint_parts)
+            return f"the embedder is another one ({changed})"
         if name == "images":
             return "the list of images is another one"
         if name == "ids":

@@ -6,6 +6,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from .._differences import differences
 from ..base import FingerprintError, ImageEmbedder
 from ._packing import EmbedderFileError, UnknownClassError, pack, unpack
 
@@ -139,13 +140,8 @@ def _replace(path: Path, content: bytes) -> None:
 
 def _changed(path: str, before: dict[str, Any], parts: dict[str, Any]) -> str:
     now = {name: repr(part) for name, part in parts.items()}
-    changed = "; ".join(
-        f"{name} was {before.get(name, 'not there')} and is {now.get(name, 'not there')}"
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
-    )
     return (
         f"the embedder in {path!r} makes other vectors now than when it was saved, which must not "
-        f"be compared: {changed}. Take the imgembed that has saved it, or fit it anew and embed "
-        "all images again"
+        f"be compared: {differences(before, now, str)}. Take the imgembed that has saved it, or "
+        "fit it anew and embed all images again"
     )

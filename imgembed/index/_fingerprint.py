@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .._differences import differences
 from ..base import FingerprintError
 
 
@@ -50,12 +51,7 @@ class FilledBy:
         assert other is not None
         if other.fingerprint == self.fingerprint:
             return
-        changed = "; ".join(
-            f"{part} was {self.parts.get(part, 'not there')} and is "
-            f"{other.parts.get(part, 'not there')}"
-            for part in sorted({*self.parts, *other.parts})
-            if self.parts.get(part) != other.parts.get(part)
-        )
+        changed = differences(self.parts, other.parts, str)
         raise FingerprintError(
             "the index was filled by another embedder, whose vectors must not be compared with "
             f"these: {changed}. Fingerprints {self.fingerprint[:12]}... of the index, "

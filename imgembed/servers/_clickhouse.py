@@ -1,16 +1,12 @@
 """ClickHouseIndex: the nearest vectors of vectors, in ClickHouse."""
 
-from typing import Any, Self
-
-from sklearn.utils.validation import check_is_fitted
+from typing import Self
 
 from .._optional import import_optional
 from ..base import check_choice
 from ..index import NearestNeighborIndex
-from ..index._fingerprint import FilledBy
-from ._server_index import ServerIndex
-from ._state import State
-from ._store import Store, unknown_recall
+from ._server_index import ServerIndex, check_table_name
+from ._store import Store
 
 # Names of the tables that hold the rows are made from it.
 _LONGEST_TABLE_NAME = 40
@@ -166,20 +162,7 @@ class ClickHouseIndex(ServerIndex):
         ServerError
             If the server cannot be reached, or is too old.
         """
-        index = cls(dsn, table, timeout=timeout)
-        index._check_parameters()
-        store = index._new_store()
-        state = store.state()
-        index.set_params(
-            metric=state.metric,
-            algorithm=state.algorithm,
-            storage=state.storage,
-            M=state.M,
-            ef_construction=state.ef_construction,
-            n_neighbors=state.recall.n_neighbors,
-        )
-        index._hold(store, state)
-        return index
+        return cls(dsn, table, timeout=timeout)._take_what_is_there()
 
     @classmethod
     def from_index(cls, index: NearestNeighborIndex, dsn: str, table: str = "imgembed") -> Self:
@@ -208,19 +191,7 @@ class ClickHouseIndex(ServerIndex):
         ServerError
             If the server does not do it.
         """
-        check_is_fitted(index)
-        new = cls(
-            dsn,
-            table,
-            index.n_neighbors,
-            index.metric,
-            index.algorithm,
-            M=index.M,
-            ef_construction=index.ef_construction,
-            target_recall=index.target_recall,
-        )
-        new._check_parameters()
-        return new._fill_from(index)
+        return cls(dsn, table)._fill_from(index)
 
     def _new_store(self) -> Store:
         for module in ("clickhouse_connect", "sqlglot"):
@@ -233,41 +204,18 @@ class ClickHouseIndex(ServerIndex):
         timeout = float(self.timeout)
         return ClickHouseStore(ClickHouseSession(self.dsn, timeout), self.table, timeout)
 
-    def _new_state(self, n_features: int, filled_by: FilledBy | None) -> State:
-        return State(
-            metric=self.metric,
-            storage=self.storage,
-            algorithm=self.algorithm,
-            n_features=n_features,
-            M=int(self.M),
-            ef_construction=int(self.ef_construction),
-            partitions=0,
-            recall=unknown_recall(self._tuning()),
-            filled_by=filled_by,
-        )
-
     def _check_parameters(self) -> None:
         """Raise a ValueError or TypeError that names the first parameter that is wrong."""
         self._check_searching(M=(2, 1_000), ef_construction=(1, 10_000), ef_search=(1, 10_000))
-        check_choice("algorithm", self.algorithm, ("auto", "hnsw", "exact"))
         check_choice("storage", self.storage, ("float32", "bfloat16"))
         if self.metric == "ip" and self.algorithm == "hnsw":
             raise ValueError(
                 "ClickHouse's graph knows 'cosine' and 'euclidean': with metric='ip' take "
                 "algorithm='exact' or 'auto', or normalise the vectors and take 'cosine'"
             )
-        _check_table_name(self.table)
+        check_table_name(self.table, _LONGEST_TABLE_NAME)
+        if "imgembed_" in self.table:
+            raise ValueError(f"names with 'imgembed_' are not for tables, got {self.table!r}")
 
     def _check_width(self, n_features: int) -> None:
         """ClickHouse takes vectors of every width."""
-
-
-def _check_table_name(table: Any) -> None:
-    if not isinstance(table, str):
-        raise TypeError(f"table must be a str, got {type(table).__name__}")
-    if not 0 < len(table.encode()) <= _LONGEST_TABLE_NAME or "\0" in table:
-        raise ValueError(
-            f"table must have 1 to {_LONGEST_TABLE_NAME} bytes and no NUL, got {table!r:.80}"
-        )
-    if "imgembed_" in table:
-        raise ValueError(f"names with 'imgembed_' are not for tables, got {table!r}")

@@ -26,6 +26,8 @@ from ._errors import (
     ServerTableError,
     ServerTimeoutError,
     ServerUnavailableError,
+    missing_index,
+    older_index,
 )
 from ._state import State
 
@@ -265,10 +267,7 @@ class ClickHouseLedger:
         if known is None:
             self._check_belonging(published)
         elif published.state.n_changes < known.state.n_changes:
-            raise ServerTableError(
-                f"the index {self._index!r} is older than what was written to it: it was restored "
-                "or is another one; load it again"
-            )
+            raise older_index(self._index)
         self._known = published
         return published
 
@@ -307,7 +306,5 @@ def there(published: Publication | None, index: str) -> Publication:
         If it is None.
     """
     if published is None:
-        raise ServerTableError(
-            f"the database has no index {index!r}; fit one, or look at its address"
-        )
+        raise missing_index(index, "database")
     return published

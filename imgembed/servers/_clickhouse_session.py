@@ -4,7 +4,6 @@ A lost server is waited for. What reads is done again; what writes is done again
 that finds out what came through.
 """
 
-import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalErr
 from packaging.version import Version
 
 from ..index import WhereError
+from ._attempts import until_back
 from ._credentials import without_password
 from ._errors import (
     ServerCredentialsError,
@@ -31,7 +31,6 @@ from ._errors import (
 Result = TypeVar("Result")
 
 _OLDEST = Version("25.8")  # the first whose vector index and lightweight updates are no experiment
-_FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0
 _SECONDS_TO_CONNECT = 10
 # The server ends a statement by itself; who waits longer has lost it.
 _SECONDS_TO_ANSWER = 5.0
@@ -97,18 +96,14 @@ class ClickHouseSession:
         ServerError
             Of the kind that fits.
         """
-        deadline, wait = time.monotonic() + self._timeout, _FIRST_WAIT
         with self._lock:
             was_there = bool(self._clients)
-            while True:
-                try:
-                    return work()
-                except ServerUnavailableError:
-                    self.close()
-                    if not was_there or time.monotonic() + wait > deadline:
-                        raise
-                time.sleep(wait)
-                wait = min(2 * wait, _LONGEST_WAIT)
+
+            def lost() -> bool:
+                self.close()
+                return was_there
+
+            return until_back(work, self._timeout, lost)
 
     def rows(self, statement: str) -> Sequence[Sequence[Any]]:
         """The rows that a query gives; it cannot change anything.

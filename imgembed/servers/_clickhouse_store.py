@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,22 +18,19 @@ from ._clickhouse_state import Publication, following
 from ._columns import Batch, record_of, rows_by_columns
 from ._conditions import read_condition
 from ._keys import id_of, keys_of, keys_of_some, refuse_present, require_present
-from ._recall import N_MEASURED, measured_recall
+from ._recall import measured_recall, n_held_back
+from ._rows import Remembered, Rows, Slots
 from ._state import State
 from ._store import (
     Chosen,
     Found,
-    Slots,
     Tuning,
     Vectors,
     check_params,
     is_mask,
     listed_entries,
-    rows_among,
 )
 
-# The recall is measured again when an index has grown by this much.
-_GROWTH = 1.5
 _EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_000, 1_500, 2_000)
 _LARGEST_EF = 10_000
 _N_SPREADS = 32
@@ -54,11 +52,11 @@ class ClickHouseStore:
         self.session = session
         self.index = index
         self._ledger = ClickHouseLedger(session, index, timeout)
-        # Computed for the tag of a change.
-        self._living: tuple[int, Slots] | None = None
+        # By the tag of the change.
+        self._living = Remembered[Slots](1)
         # How many times as many a search takes from the graph, because rows in it are deleted.
         self._excess = 1
-        self._spreads: dict[tuple[int, str], int] = {}
+        self._spreads = Remembered[int](_N_SPREADS)
 
     def close(self) -> None:
         """End the connections."""
@@ -181,7 +179,7 @@ class ClickHouseStore:
                 search = search._replace(k=k + 1)
             search, ef = (search, 0) if exact else self._through_graph(search)
             found, self._excess = nearest(self.session, search, vectors, ef=ef, excess=self._excess)
-            return published.state, found, self._rows_of(published, found.slots)
+            return published.state, found, self._rows(published).of_slots(found.slots)
 
         return self._ledger.read(work)
 
@@ -194,21 +192,17 @@ class ClickHouseStore:
 
         return self._ledger.read(work)
 
-    def contains(self, item_id: Any) -> bool:
-        """Whether an item has this id."""
-        try:
-            keys, _ = keys_of([item_id], 1)
-        except (TypeError, ValueError):
-            return False
+    def contains(self, key: str) -> bool:
+        """Whether an item has this key."""
         return self._ledger.read(
-            lambda published: bool(tables.slots_of_keys(self.session, published, keys))
+            lambda published: bool(tables.slots_of_keys(self.session, published, [key]))
         )
 
     def vectors(self, rows: NDArray[np.int64] | None) -> Vectors:
         """The vectors of rows, or of all."""
 
         def work(published: Publication) -> Vectors:
-            slots = None if rows is None else self._slots_at(published, rows)
+            slots = None if rows is None else self._rows(published).slots_at(rows)
             return tables.vectors_at(self.session, published, slots)
 
         return self._ledger.read(work)
@@ -257,7 +251,7 @@ class ClickHouseStore:
         places = known | dict(zip(new, range(state.n_slots, state.n_slots + len(new)), strict=True))
         slots = np.array([places[key] for key in batch.keys], np.int64)
         tables.insert_at(self.session, published.table, state, batch, slots, tag)
-        after = tables.with_more(state, new, len(new))
+        after = state.with_more(new, len(new))
         after = self._with_graph(published.table, after, after.n_items)
         return Draft(after, published.table, len(batch), list(known.values()))
 
@@ -287,30 +281,21 @@ class ClickHouseStore:
     ) -> State:
         """Add items, of which some are queries that measure the graph before they are in it."""
         n_after = state.n_items + len(batch)
-        is_due = self._wants_graph(state, n_after) and n_after >= _GROWTH * state.n_measured
-        n_held = min(N_MEASURED, len(batch) // 2) if is_due else 0
-        first, held = (
-            batch.part(slice(0, len(batch) - n_held)),
-            batch.part(slice(len(batch) - n_held, None)),
-        )
+        n_held = n_held_back(state, n_after, len(batch)) if _may_have_graph(state) else 0
+        first, held = batch.parted(len(batch) - n_held)
         state = tables.insert(self.session, table, state, first, tag)
         state = self._with_graph(table, state, n_after)
-        if n_held:
-            draft = following(before, self.index, state, table, tag)
-            recall = _measured(self.session, draft, held.vectors, tuning)
-            state = replace(state, recall=recall, n_measured=n_after)
+        if not n_held:
+            return state
+        draft = following(before, self.index, state, table, tag)
+        recall = _measured(self.session, draft, held.vectors, tuning)
+        state = replace(state, recall=recall, n_measured=n_after)
         return tables.insert(self.session, table, state, held, tag)
-
-    def _wants_graph(self, state: State, n_items: int) -> bool:
-        if state.metric == "ip":
-            return False
-        if state.algorithm == "auto":
-            return n_items >= tables.SMALLEST_GRAPH
-        return state.algorithm == "hnsw"
 
     def _with_graph(self, table: str, state: State, n_items: int) -> State:
         """Build the graph if it is due."""
-        if state.has_graph or not self._wants_graph(state, n_items):
+        wanted = _may_have_graph(state) and state.wants_graph(n_items)
+        if state.has_graph or not wanted:
             return state
         tables.create_graph(self.session, table, state)
         return replace(state, has_graph=True)
@@ -329,11 +314,7 @@ class ClickHouseStore:
     def _spread(self, search: Search) -> int:
         """What a condition makes of a search, remembered for a while."""
         question = search.published.tags[-1], str(search.condition)
-        if question not in self._spreads:
-            while len(self._spreads) >= _N_SPREADS:
-                del self._spreads[next(iter(self._spreads))]
-            self._spreads[question] = spread_of(self.session, search)
-        return self._spreads[question]
+        return self._spreads.of(question, lambda: spread_of(self.session, search))
 
     def _condition(self, published: Publication, chosen: Chosen) -> str | None:
         check_params(chosen)
@@ -346,28 +327,21 @@ class ClickHouseStore:
         entries = listed_entries(where, published.state.n_items)
         if is_mask(entries):
             rows = np.flatnonzero(np.asarray(entries, bool))
-            return tables.among_slots(self._slots_at(published, rows))
+            return tables.among_slots(self._rows(published).slots_at(rows))
         keys, originals = keys_of_some(entries)
         present = tables.slots_of_keys(self.session, published, keys)
         require_present(present, keys, originals)
         return tables.among_keys(keys)
 
-    # Rows are what users see: the slots of items, without gaps.
-
-    def _living_slots(self, published: Publication) -> Slots:
+    def _rows(self, published: Publication) -> Rows:
         if not published.state.has_gaps:
-            return np.arange(published.state.n_slots)
-        if self._living is None or self._living[0] != published.tags[-1]:
-            self._living = published.tags[-1], tables.living_slots(self.session, published)
-        return self._living[1]
+            return Rows(None)
+        read = partial(tables.living_slots, self.session, published)
+        return Rows(self._living.of(published.tags[-1], read))
 
-    def _slots_at(self, published: Publication, rows: NDArray[np.int64]) -> Slots:
-        return self._living_slots(published)[rows] if published.state.has_gaps else rows
 
-    def _rows_of(self, published: Publication, slots: Slots) -> NDArray[np.int64]:
-        if not published.state.has_gaps:
-            return slots
-        return rows_among(self._living_slots(published), slots)
+def _may_have_graph(state: State) -> bool:
+    return state.metric != "ip"
 
 
 def _measured(

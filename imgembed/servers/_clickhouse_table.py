@@ -1,6 +1,6 @@
 """Tables of indexes in ClickHouse: made, filled and looked at, before anything is published."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,19 +17,16 @@ from ._clickhouse_rows import (
 from ._clickhouse_session import ClickHouseSession
 from ._clickhouse_sql import KEY, SQL_TYPES, named, quoted
 from ._clickhouse_state import COMMENT, STATES, Publication
-from ._columns import KEPT_AS, Batch, fitted_columns
+from ._columns import EXACT_INTEGERS, KEPT_AS, Batch, fitted_columns, rounded_integers
 from ._errors import ServerTableError
-from ._keys import next_number
+from ._rows import Slots
 from ._state import State
-from ._store import Slots, Vectors
+from ._store import Vectors
 
-# Below, comparing with all is as fast as a graph.
-SMALLEST_GRAPH = 10_000
 GRAPH = "imgembed_graph"
 
 # Rows that are read for one that is found: less than ClickHouse's 8,192, since a row is wide.
 _ROWS_A_GRANULE = 128
-_EXACT_INTEGERS = 2**53
 # Tables that no state names are of a change that was not finished, or is not finished yet.
 _HOURS_OF_A_CHANGE = 24
 
@@ -145,7 +142,7 @@ def insert(session: ClickHouseSession, table: str, state: State, batch: Batch, t
     """
     slots = np.arange(state.n_slots, state.n_slots + len(batch))
     insert_at(session, table, state, batch, slots, tag)
-    return with_more(state, batch.keys, len(batch))
+    return state.with_more(batch.keys, len(batch))
 
 
 def insert_at(
@@ -165,16 +162,6 @@ def insert_at(
     """
     for block in blocks(state, batch, slots, tag):
         session.insert(named(table), block)
-
-
-def with_more(state: State, keys: Iterable[str], n_new: int) -> State:
-    """The state with new items in the next slots."""
-    return replace(
-        state,
-        n_slots=state.n_slots + n_new,
-        n_items=state.n_items + n_new,
-        next_id=max(state.next_id, next_number(keys)),
-    )
 
 
 def n_rows_of(session: ClickHouseSession, table: str, tag: int) -> int:
@@ -378,10 +365,7 @@ def _change_type(
             f"has left or another one is about to make; try again, or ALTER TABLE {named(table)} "
             f"DROP COLUMN {column}"
         )
-    beyond = f"{column} > {_EXACT_INTEGERS} OR {column} < -{_EXACT_INTEGERS}"
+    beyond = f"{column} > {EXACT_INTEGERS} OR {column} < -{EXACT_INTEGERS}"
     if session.rows(f"SELECT 1 FROM {named(table)} WHERE {beyond} LIMIT 1"):
-        raise ValueError(
-            f"column {name!r} has integers beyond 2**53, which reals would round; keep it integer "
-            "or text"
-        )
+        raise rounded_integers(name)
     session.run(f"ALTER TABLE {named(table)} MODIFY COLUMN {column} {after}")

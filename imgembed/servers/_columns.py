@@ -14,6 +14,8 @@ KEPT_AS: Mapping[str, str] = {
     kind: kind if kind in ("boolean", "integer", "real", "blob") else "text"
     for kind in COLUMN_KINDS
 }
+#: Integers beyond are rounded as reals.
+EXACT_INTEGERS = 2**53
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def parted(self, place: int) -> "tuple[Batch, Batch]":
+        """The items before a place, and the others."""
+        return self.part(slice(0, place)), self.part(slice(place, None))
 
     def part(self, chosen: slice) -> "Batch":
         """Some of the items."""
@@ -75,6 +81,23 @@ def fitted_columns(
         fitted[name], written = encode_column(name, values, fitted.get(name, "null"))
         encoded[name] = list(_written(name, fitted[name], written))
     return fitted, encoded
+
+
+def rounded_integers(name: str) -> ValueError:
+    """The error that a column of integers would be rounded as one of reals.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    error : ValueError
+    """
+    return ValueError(
+        f"column {name!r} has integers beyond 2**53, which reals would round; keep it integer or "
+        "text"
+    )
 
 
 def record_of(kinds: Mapping[str, str], values: Sequence[Any]) -> dict[str, Any]:

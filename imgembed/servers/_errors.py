@@ -23,3 +23,37 @@ class ServerTimeoutError(ServerError):
 
 class ServerTableError(ServerError):
     """A table is not there, is no index, or is not the index that was expected."""
+
+
+def older_index(name: str) -> ServerTableError:
+    """The error that a state is older than one that was seen.
+
+    Parameters
+    ----------
+    name : str
+        Of the index.
+
+    Returns
+    -------
+    error : ServerTableError
+    """
+    return ServerTableError(
+        f"the index {name!r} is older than what was written to it: it was restored or is another "
+        "one; load it again"
+    )
+
+
+def missing_index(name: str, place: str) -> ServerTableError:
+    """The error that there is no index of this name.
+
+    Parameters
+    ----------
+    name : str
+    place : str
+        Where it should be: "database" or "server".
+
+    Returns
+    -------
+    error : ServerTableError
+    """
+    return ServerTableError(f"the {place} has no index {name!r}; fit one, or look at its address")

@@ -3,15 +3,10 @@
 import re
 from typing import Any, ClassVar, Self
 
-from sklearn.utils.validation import check_is_fitted
-
 from .._optional import import_optional
-from ..base import check_choice
 from ..index import NearestNeighborIndex
-from ..index._fingerprint import FilledBy
 from ._server_index import ServerIndex
-from ._state import State
-from ._store import Store, unknown_recall
+from ._store import Store
 
 _NARROWEST, _WIDEST = 2, 32_768
 _LONGEST_NAME = 200
@@ -173,19 +168,7 @@ class MilvusIndex(ServerIndex):
         ServerError
             If the server cannot be reached, or is too old.
         """
-        index = cls(uri, collection, token=token, timeout=timeout)
-        index._check_parameters()
-        store = index._new_store()
-        state = store.state()
-        index.set_params(
-            metric=state.metric,
-            algorithm=state.algorithm,
-            M=state.M,
-            ef_construction=state.ef_construction,
-            n_neighbors=state.recall.n_neighbors,
-        )
-        index._hold(store, state)
-        return index
+        return cls(uri, collection, token=token, timeout=timeout)._take_what_is_there()
 
     @classmethod
     def from_index(
@@ -221,20 +204,7 @@ class MilvusIndex(ServerIndex):
         ServerError
             If the server does not do it.
         """
-        check_is_fitted(index)
-        new = cls(
-            uri,
-            collection,
-            index.n_neighbors,
-            index.metric,
-            index.algorithm,
-            token=token,
-            M=index.M,
-            ef_construction=index.ef_construction,
-            target_recall=index.target_recall,
-        )
-        new._check_parameters()
-        return new._fill_from(index)
+        return cls(uri, collection, token=token)._fill_from(index)
 
     def _new_store(self) -> Store:
         for module in ("pymilvus", "sqlglot"):
@@ -245,23 +215,9 @@ class MilvusIndex(ServerIndex):
         session = MilvusSession(self.uri, self.token, float(self.timeout))
         return MilvusStore(session, self.collection)
 
-    def _new_state(self, n_features: int, filled_by: FilledBy | None) -> State:
-        return State(
-            metric=self.metric,
-            storage="float32",
-            algorithm=self.algorithm,
-            n_features=n_features,
-            M=int(self.M),
-            ef_construction=int(self.ef_construction),
-            partitions=0,
-            recall=unknown_recall(self._tuning()),
-            filled_by=filled_by,
-        )
-
     def _check_parameters(self) -> None:
         """Raise a ValueError or TypeError that names the first parameter that is wrong."""
         self._check_searching(M=(4, 64), ef_construction=(8, 512), ef_search=(1, 32_768))
-        check_choice("algorithm", self.algorithm, ("auto", "hnsw", "exact"))
         for name in ("uri", "collection"):
             if not isinstance(getattr(self, name), str):
                 raise TypeError(f"{name} must be a str, got {type(getattr(self, name)).__name__}")

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._columns import Batch
-from ._keys import next_number
+from ._columns import EXACT_INTEGERS, Batch, rounded_integers
 from ._milvus_collection import (
     MilvusCollection,
     Place,
@@ -20,18 +19,12 @@ from ._milvus_collection import (
 )
 from ._milvus_conditions import KEY, SLOT, VECTOR, field_of
 from ._milvus_search import Search, found_by_server, nearest_among
-from ._recall import N_MEASURED, measured_recall
+from ._recall import measured_recall, n_held_back
+from ._rows import Slots
 from ._state import State
-from ._store import Found, Slots, Tuning, Vectors
+from ._store import Found, Tuning, Vectors
 
-#: "auto" builds a graph from so many items on.
-SMALLEST_GRAPH = 10_000
-
-# The recall is measured again when an index has grown by this much.
-_GROWTH = 1.5
 _EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024, 1_536, 2_048)
-# Integers beyond are rounded as reals.
-_EXACT_INTEGERS = 2**53
 
 
 class Change(NamedTuple):
@@ -77,21 +70,17 @@ def made(collection: MilvusCollection, before: State, change: Change) -> State:
     if batch is None or change.slots is None:
         return after
     n_after = after.n_items
-    needs_graph = _wants_graph(after, n_after) and not before.has_graph
-    is_measured = (
-        change.tuning is not None
-        and _wants_graph(after, n_after)
-        and n_after >= _GROWTH * before.n_measured
-    )
-    n_held = min(N_MEASURED, len(batch) // 2) if is_measured else 0
+    needs_graph = after.wants_graph(n_after) and not before.has_graph
+    n_held = 0 if change.tuning is None else n_held_back(before, n_after, len(batch))
     n_first = len(batch) - n_held
-    collection.write(after, batch.part(slice(0, n_first)), change.slots[:n_first])
+    first, held = batch.parted(n_first)
+    collection.write(after, first, change.slots[:n_first])
     if needs_graph or not before.n_slots:
         collection.make_searchable(after, graph=needs_graph)
         after = replace(after, has_graph=needs_graph)
     if n_held and change.tuning is not None:
-        after = _measured(collection, after, batch.vectors[n_first:], change.tuning)
-    collection.write(after, batch.part(slice(n_first, None)), change.slots[n_first:])
+        after = _measured(collection, after, held.vectors, change.tuning)
+    collection.write(after, held, change.slots[n_first:])
     return after
 
 
@@ -149,13 +138,7 @@ def placed(state: State, batch: Batch, known: Mapping[str, Place]) -> Change:
     is_new = slots < 0
     n_new = int(is_new.sum())
     slots[is_new] = np.arange(state.n_slots, state.n_slots + n_new)
-    after = replace(
-        state,
-        n_slots=state.n_slots + n_new,
-        n_items=state.n_items + n_new,
-        next_id=max(state.next_id, next_number(batch.keys)),
-    )
-    return Change(after, batch, slots)
+    return Change(state.with_more(batch.keys, n_new), batch, slots)
 
 
 def check_kinds(collection: MilvusCollection, state: State, columns: Mapping[str, Any]) -> None:
@@ -172,12 +155,9 @@ def check_kinds(collection: MilvusCollection, state: State, columns: Mapping[str
     for position, (name, kind) in enumerate(state.kinds.items()):
         if kind == "integer" and kinds[name] == "real":
             field = field_of(name, position)
-            large = f"({field} > {_EXACT_INTEGERS} or {field} < -{_EXACT_INTEGERS})"
+            large = f"({field} > {EXACT_INTEGERS} or {field} < -{EXACT_INTEGERS})"
             if collection.count(large):
-                raise ValueError(
-                    f"column {name!r} has integers beyond 2**53, which reals would round; keep it "
-                    "integer or text"
-                )
+                raise rounded_integers(name)
 
 
 def with_records_that_are_there(collection: MilvusCollection, state: State, batch: Batch) -> Batch:
@@ -250,10 +230,6 @@ def mended(collection: MilvusCollection, state: State, pending: str) -> State:
     after = replace(state, n_slots=state.n_slots + len(batch))
     collection.write(after, batch, np.arange(state.n_slots, after.n_slots))
     return after
-
-
-def _wants_graph(state: State, n_items: int) -> bool:
-    return state.algorithm == "hnsw" or (state.algorithm == "auto" and n_items >= SMALLEST_GRAPH)
 
 
 def _measured(

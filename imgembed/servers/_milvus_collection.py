@@ -15,8 +15,9 @@ from ._columns import KEPT_AS, Batch, fitted_columns
 from ._errors import ServerTableError
 from ._milvus_conditions import KEY, ORIGINAL, SLOT, VECTOR, field_of, one_of
 from ._milvus_session import when_loaded
+from ._rows import Slots
 from ._state import State
-from ._store import Slots, Vectors
+from ._store import Vectors
 
 Entity = dict[str, Any]
 

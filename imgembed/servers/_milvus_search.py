@@ -12,8 +12,9 @@ from ..index._vector_store import VectorStore
 from ._milvus_collection import MilvusCollection, metric_type, record_fields, values_of
 from ._milvus_conditions import KEY, SLOT, VECTOR
 from ._milvus_session import when_loaded
+from ._rows import Slots
 from ._state import State
-from ._store import Found, Slots, Vectors
+from ._store import Found, Vectors
 
 #: Milvus finds no more for a query, and visits no more candidates.
 LARGEST_K = 16_384

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from packaging.version import Version
 from pymilvus import MilvusClient, MilvusException
 
 from ..index import WhereError
+from ._attempts import until_back
 from ._credentials import without_password
 from ._errors import (
     ServerCredentialsError,
@@ -30,7 +30,6 @@ Result = TypeVar("Result")
 logging.getLogger("pymilvus").addHandler(logging.NullHandler())
 
 _OLDEST_SERVER = Version("2.3")  # the first with upsert and count(*)
-_FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0
 # Of a server that does not answer while a connection is made.
 _LONGEST_CONNECT = 10.0
 _VERSION = re.compile(r"\d+(\.\d+)+")
@@ -99,20 +98,21 @@ class MilvusSession:
         ServerError
             Of the kind that fits.
         """
-        deadline, wait = time.monotonic() + self.timeout, _FIRST_WAIT
+
+        def attempt() -> Result:
+            with self._translated_errors():
+                return work(self._client())
+
         with self._lock:
             was_there = bool(self._clients)
-            while True:
-                try:
-                    with self._translated_errors():
-                        return work(self._client())
-                except ServerUnavailableError:
-                    was_there = was_there or bool(self._clients)
-                    self.close()
-                    if not was_there or time.monotonic() + wait > deadline:
-                        raise
-                time.sleep(wait)
-                wait = min(2 * wait, _LONGEST_WAIT)
+
+            def lost() -> bool:
+                nonlocal was_there
+                was_there = was_there or bool(self._clients)
+                self.close()
+                return was_there
+
+            return until_back(attempt, self.timeout, lost)
 
     def close(self) -> None:
         """End the connection; the next call makes a new one."""

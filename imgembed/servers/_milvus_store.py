@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from pymilvus import MilvusClient, MilvusException
 from ..index._record_values import as_columns, as_list
 from ._columns import Batch, record_of, rows_by_columns
 from ._conditions import read_condition
-from ._errors import ServerError, ServerTableError
+from ._errors import ServerError, ServerTableError, missing_index, older_index
 from ._keys import (
     id_of,
     keys_of,
@@ -63,17 +64,16 @@ from ._milvus_search import (
 )
 from ._milvus_session import CollectionGoneError, MilvusSession
 from ._milvus_state import Held, create_states, read_held, write_held
+from ._rows import Remembered, Rows, Slots
 from ._state import State
 from ._store import (
     Chosen,
     Found,
-    Slots,
     Tuning,
     Vectors,
     check_params,
     is_mask,
     listed_entries,
-    rows_among,
 )
 
 Result = TypeVar("Result")
@@ -99,9 +99,9 @@ class MilvusStore:
         # As it was last read or written.
         self._known: Held | None = None
         # How many items a filter keeps, by the number of changes.
-        self._counts: dict[tuple[int, str], int] = {}
-        # Computed for a number of changes, and of items.
-        self._living: tuple[int, int, Slots] | None = None
+        self._counts = Remembered[int](_N_COUNTS)
+        # By the number of changes, and of items.
+        self._living = Remembered[Slots](1)
 
     def close(self) -> None:
         """End the connection."""
@@ -220,7 +220,7 @@ class MilvusStore:
                 text = "" if condition.text is True else str(condition.text)
                 search = Search(collection, state, wanted, text, with_records)
                 found = self._found(search, vectors, exact=exact)
-            return state, found, self._rows_of(collection, state, found.slots)
+            return state, found, self._rows(collection, state).of_slots(found.slots)
 
         return self._read(work)
 
@@ -233,13 +233,9 @@ class MilvusStore:
 
         return self._read(work)
 
-    def contains(self, item_id: Any) -> bool:
-        """Whether an item has this id."""
-        try:
-            keys, _ = keys_of([item_id], 1)
-        except (TypeError, ValueError):
-            return False
-        return self._read(lambda collection, _: bool(collection.places_of_keys(keys)))
+    def contains(self, key: str) -> bool:
+        """Whether an item has this key."""
+        return self._read(lambda collection, _: bool(collection.places_of_keys([key])))
 
     def vectors(self, rows: NDArray[np.int64] | None) -> Vectors:
         """The vectors of rows, or of all."""
@@ -247,7 +243,7 @@ class MilvusStore:
         def work(collection: MilvusCollection, state: State) -> Vectors:
             if rows is None:
                 return self._all_vectors(collection, state)
-            return collection.vectors_of(state, self._slots_at(collection, state, rows))
+            return collection.vectors_of(state, self._rows(collection, state).slots_at(rows))
 
         return self._read(work)
 
@@ -323,10 +319,7 @@ class MilvusStore:
     def _latest(self, client: MilvusClient) -> Held:
         held = self._there(read_held(client, self.name, self.session.timeout))
         if held.state.n_changes < self._n_changes_seen:
-            raise ServerTableError(
-                f"the index {self.name!r} is older than what was written to it: it was restored "
-                "or is another one; load it again"
-            )
+            raise older_index(self.name)
         self._known = None if held.pending else held
         return held
 
@@ -346,9 +339,7 @@ class MilvusStore:
 
     def _there(self, held: Held | None) -> Held:
         if held is None:
-            raise ServerTableError(
-                f"the server has no index {self.name!r}; fit one, or look at its address"
-            )
+            raise missing_index(self.name, "server")
         return held
 
     def _settled(self, collection: MilvusCollection, held: Held) -> State:
@@ -407,11 +398,7 @@ class MilvusStore:
         if not search.text:
             return search.state.n_items
         question = search.state.n_changes, search.text
-        if question not in self._counts:
-            while len(self._counts) >= _N_COUNTS:
-                del self._counts[next(iter(self._counts))]
-            self._counts[question] = search.collection.count(search.text)
-        return self._counts[question]
+        return self._counts.of(question, lambda: search.collection.count(search.text))
 
     def _condition(
         self, collection: MilvusCollection, state: State, chosen: Chosen
@@ -435,7 +422,7 @@ class MilvusStore:
             rows = np.flatnonzero(np.asarray(entries, bool))
             if len(rows) == state.n_items:
                 return ALL
-            return one_of(SLOT, self._slots_at(collection, state, rows).tolist())
+            return one_of(SLOT, self._rows(collection, state).slots_at(rows).tolist())
         keys, originals = keys_of_some(entries)
         require_present(collection.places_of_keys(keys), keys, originals)
         return one_of(KEY, keys)
@@ -445,25 +432,11 @@ class MilvusStore:
         empty = np.empty((0, state.n_features), np.float32)
         return np.concatenate([empty, *blocks])
 
-    # Rows are what users see: the slots of items, without gaps.
-
-    def _living_slots(self, collection: MilvusCollection, state: State) -> Slots:
-        known = state.n_changes, state.n_items
-        if self._living is None or self._living[:2] != known:
-            self._living = *known, collection.living_slots(state)
-        return self._living[2]
-
-    def _slots_at(
-        self, collection: MilvusCollection, state: State, rows: NDArray[np.int64]
-    ) -> Slots:
-        return rows if not state.has_gaps else self._living_slots(collection, state)[rows]
-
-    def _rows_of(
-        self, collection: MilvusCollection, state: State, slots: Slots
-    ) -> NDArray[np.int64]:
+    def _rows(self, collection: MilvusCollection, state: State) -> Rows:
         if not state.has_gaps:
-            return slots
-        return rows_among(self._living_slots(collection, state), slots)
+            return Rows(None)
+        known = state.n_changes, state.n_items
+        return Rows(self._living.of(known, partial(collection.living_slots, state)))
 
 
 def _outcome(work: Callable[[], Result]) -> Callable[[], Result]:

@@ -1,18 +1,15 @@
 """PostgresIndex: the nearest vectors of vectors, in PostgreSQL with pgvector."""
 
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from sklearn.utils import check_scalar
-from sklearn.utils.validation import check_is_fitted
 
 from .._optional import import_optional
 from ..base import check_choice
 from ..index import NearestNeighborIndex
-from ..index._fingerprint import FilledBy
-from ._server_index import ServerIndex
-from ._state import State
-from ._store import Store, unknown_recall
+from ._server_index import ServerIndex, check_table_name
+from ._store import Store
 
 # The widest vectors of pgvector's types, and of HNSW in half precision.
 _WIDEST = 16_000
@@ -171,21 +168,7 @@ class PostgresIndex(ServerIndex):
         ServerError
             If the server cannot be reached, or is too old.
         """
-        index = cls(dsn, table, timeout=timeout)
-        index._check_parameters()
-        store = index._new_store()
-        state = store.state()
-        index.set_params(
-            metric=state.metric,
-            algorithm=state.algorithm,
-            storage=state.storage,
-            partitions=state.partitions,
-            M=state.M,
-            ef_construction=state.ef_construction,
-            n_neighbors=state.recall.n_neighbors,
-        )
-        index._hold(store, state)
-        return index
+        return cls(dsn, table, timeout=timeout)._take_what_is_there()
 
     @classmethod
     def from_index(
@@ -217,21 +200,8 @@ class PostgresIndex(ServerIndex):
         ServerError
             If the server does not do it.
         """
-        check_is_fitted(index)
-        new = cls(
-            dsn,
-            table,
-            index.n_neighbors,
-            index.metric,
-            index.algorithm,
-            M=index.M,
-            ef_construction=index.ef_construction,
-            target_recall=index.target_recall,
-            storage="float16" if index.storage == "float16" else "float32",
-            partitions=partitions,
-        )
-        new._check_parameters()
-        return new._fill_from(index)
+        storage = "float16" if index.storage == "float16" else "float32"
+        return cls(dsn, table, storage=storage, partitions=partitions)._fill_from(index)
 
     def _new_store(self) -> Store:
         for module in ("psycopg", "pgvector", "sqlglot"):
@@ -240,19 +210,6 @@ class PostgresIndex(ServerIndex):
         from ._postgres_store import PostgresStore
 
         return PostgresStore(PostgresSession(self.dsn, float(self.timeout)), self.table)
-
-    def _new_state(self, n_features: int, filled_by: FilledBy | None) -> State:
-        return State(
-            metric=self.metric,
-            storage=self.storage,
-            algorithm=self.algorithm,
-            n_features=n_features,
-            M=int(self.M),
-            ef_construction=int(self.ef_construction),
-            partitions=int(self.partitions),
-            recall=unknown_recall(self._tuning()),
-            filled_by=filled_by,
-        )
 
     def _check_parameters(self) -> None:
         """Raise a ValueError or TypeError that names the first parameter that is wrong."""
@@ -263,9 +220,12 @@ class PostgresIndex(ServerIndex):
                 f"{self.ef_construction} and M={self.M}"
             )
         check_scalar(self.partitions, "partitions", (int, np.integer), min_val=0, max_val=1_000)
-        check_choice("algorithm", self.algorithm, ("auto", "hnsw", "exact"))
         check_choice("storage", self.storage, ("float32", "float16"))
-        _check_table_name(self.table)
+        check_table_name(self.table, _LONGEST_TABLE_NAME)
+        if self.table.startswith("imgembed_") or "%" in self.table:
+            raise ValueError(
+                f"names with 'imgembed_' or '%' are not for tables, got {self.table!r}"
+            )
 
     def _check_width(self, n_features: int) -> None:
         if n_features > _WIDEST:
@@ -276,14 +236,3 @@ class PostgresIndex(ServerIndex):
                 f"{_WIDEST_GRAPH:,}: reduce them (sklearn.decomposition.TruncatedSVD), or take "
                 "algorithm='exact'"
             )
-
-
-def _check_table_name(table: Any) -> None:
-    if not isinstance(table, str):
-        raise TypeError(f"table must be a str, got {type(table).__name__}")
-    if not 0 < len(table.encode()) <= _LONGEST_TABLE_NAME or "\0" in table:
-        raise ValueError(
-            f"table must have 1 to {_LONGEST_TABLE_NAME} bytes and no NUL, got {table!r:.80}"
-        )
-    if table.startswith("imgembed_") or "%" in table:
-        raise ValueError(f"names with 'imgembed_' or '%' are not for tables, got {table!r}")

@@ -6,7 +6,6 @@ through.
 """
 
 import sys
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from psycopg import IsolationLevel, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ..index import WhereError
+from ._attempts import until_back
 from ._credentials import without_password
 from ._errors import (
     ServerCredentialsError,
@@ -33,7 +33,6 @@ Connection = psycopg.Connection[Any]
 Result = TypeVar("Result")
 
 _OLDEST_EXTENSION = Version("0.8")  # the first with iterative scans
-_FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0
 # A host that is gone without a word is noticed in half a minute; who sets these keeps them.
 _CONNECTION_DEFAULTS = {
     "application_name": "imgembed",
@@ -138,20 +137,15 @@ class PostgresSession:
     def _attempted(
         self, connected: Callable[[], Connection], work: Callable[[Connection], Result]
     ) -> Result:
-        deadline, wait = time.monotonic() + self._timeout, _FIRST_WAIT
+        def attempt() -> Result:
+            with self._translated_errors():
+                connection = connected()
+                with _closed_when_lost(connection):
+                    return work(connection)
+
         with self._lock:
             was_there = bool(self._connections)
-            while True:
-                try:
-                    with self._translated_errors():
-                        connection = connected()
-                        with _closed_when_lost(connection):
-                            return work(connection)
-                except ServerUnavailableError:
-                    if not was_there or time.monotonic() + wait > deadline:
-                        raise
-                time.sleep(wait)
-                wait = min(2 * wait, _LONGEST_WAIT)
+            return until_back(attempt, self._timeout, lambda: was_there)
 
     def _reading(self, on_primary: bool) -> Connection:
         if on_primary and self.has_several_hosts:

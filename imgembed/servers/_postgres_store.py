@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable, Hashable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,6 +21,8 @@ from ._errors import (
     ServerTableError,
     ServerTimeoutError,
     ServerUnavailableError,
+    missing_index,
+    older_index,
 )
 from ._keys import id_of, keys_of, keys_of_some, refuse_present, require_present
 from ._postgres_search import (
@@ -39,24 +42,21 @@ from ._postgres_search import (
 from ._postgres_session import Connection, PostgresSession
 from ._postgres_sql import KEY, PostgresCondition, postgres_condition
 from ._postgres_state import create_states, read_state, state_query, write_state
-from ._recall import N_MEASURED, measured_recall
+from ._recall import measured_recall, n_held_back
+from ._rows import Remembered, Rows, Slots
 from ._state import State
 from ._store import (
     Chosen,
     Found,
-    Slots,
     Tuning,
     Vectors,
     check_params,
     is_mask,
     listed_entries,
-    rows_among,
 )
 
 Result = TypeVar("Result")
 
-# The recall is measured again when an index has grown by this much.
-_GROWTH = 1.5
 _N_SHARES = 32
 _EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, LARGEST_EF)
 
@@ -77,9 +77,9 @@ class PostgresStore:
         self._n_changes_seen = 0
         # As it was last read or written.
         self._known: State | None = None
-        # Computed for a number of changes.
-        self._living: tuple[int, Slots] | None = None
-        self._shares: dict[tuple[int, str], float] = {}
+        # By the number of changes.
+        self._living = Remembered[Slots](1)
+        self._shares = Remembered[float](_N_SHARES)
 
     def close(self) -> None:
         """End the connections."""
@@ -139,7 +139,7 @@ class PostgresStore:
             now, encoded = tables.prepared(connection, self.table, state, given)
             batch = Batch(vectors, keys, originals, encoded)
             now = tables.upsert(connection, self.table, now, batch)
-            return self._with_graph(connection, self.table, now)
+            return self._with_graph(connection, self.table, now, now.n_items)
 
         self._changed(change)
 
@@ -200,7 +200,7 @@ class PostgresStore:
                 self._learn_share(connection, search)
             ef = self._ef(search, exact=exact) or 0
             found = nearest(connection, search, vectors, ef=ef, exact=not ef)
-            return state, found, self._rows_of(connection, state, found.slots)
+            return state, found, self._rows(connection, state).of_slots(found.slots)
 
         return self._read(work)
 
@@ -211,12 +211,13 @@ class PostgresStore:
 
         None if it is not, or more than one message is needed.
         """
-        state, living = search.state, self._living
+        state = search.state
+        rows = Rows(self._living.get(state.n_changes) if state.has_gaps else None)
         if state.n_changes < self._n_changes_seen:
             return None
         if not (chosen.where is None or isinstance(chosen.where, str)):
             return None
-        if state.has_gaps and (living is None or living[0] != state.n_changes):
+        if state.has_gaps and rows.living is None:
             return None
 
         def work(connection: Connection) -> Any:
@@ -243,10 +244,7 @@ class PostgresStore:
         found = receive(asked, cursors)
         if found is None:
             return None
-        rows = found.slots
-        if state.has_gaps and living is not None:
-            rows = rows_among(living[1], rows)
-        return state, found, rows
+        return state, found, rows.of_slots(found.slots)
 
     def ids(self) -> list[Hashable]:
         """All ids, row by row."""
@@ -259,15 +257,11 @@ class PostgresStore:
 
         return self._read(work)
 
-    def contains(self, item_id: Any) -> bool:
-        """Whether an item has this id."""
-        try:
-            keys, _ = keys_of([item_id], 1)
-        except (TypeError, ValueError):
-            return False
+    def contains(self, key: str) -> bool:
+        """Whether an item has this key."""
 
         def work(connection: Connection, _: State) -> bool:
-            return bool(tables.slots_of_keys(connection, self.table, keys))
+            return bool(tables.slots_of_keys(connection, self.table, [key]))
 
         return self._read(work)
 
@@ -275,7 +269,7 @@ class PostgresStore:
         """The vectors of rows, or of all."""
 
         def work(connection: Connection, state: State) -> Vectors:
-            slots = None if rows is None else self._slots_at(connection, state, rows)
+            slots = None if rows is None else self._rows(connection, state).slots_at(rows)
             return vectors_at(connection, sql.Identifier(self.table), state, slots)
 
         return self._read(work)
@@ -324,9 +318,9 @@ class PostgresStore:
                 connection.execute(self._lock_statement())
                 state = read_state(connection, self.table)
             except errors.UndefinedTable:
-                raise self._missing() from None
+                raise missing_index(self.table, "database") from None
             if state is None:
-                raise self._missing()
+                raise missing_index(self.table, "database")
             if state.n_changes < self._n_changes_seen:
                 return False, None
             self._known = state
@@ -336,10 +330,7 @@ class PostgresStore:
         if not is_new:  # the standby is behind
             is_new, result = self.session.read(locked, on_primary=True)
         if not is_new:
-            raise ServerTableError(
-                f"the index {self.table!r} is older than what was written to it: it was restored "
-                "or is another one; load it again"
-            )
+            raise older_index(self.table)
         found: Result = result
         return found
 
@@ -348,13 +339,8 @@ class PostgresStore:
 
     def _there(self, state: State | None) -> State:
         if state is None:
-            raise self._missing()
+            raise missing_index(self.table, "database")
         return state
-
-    def _missing(self) -> ServerTableError:
-        return ServerTableError(
-            f"the database has no index {self.table!r}; fit one, or look at its address"
-        )
 
     def _refuse_foreign_table(self, connection: Connection) -> None:
         found = connection.execute("SELECT to_regclass(quote_ident(%s))", (self.table,)).fetchone()
@@ -371,30 +357,18 @@ class PostgresStore:
     ) -> State:
         """Add items, of which some are queries that measure the graph before they are in it."""
         n_after = state.n_items + len(batch)
-        is_due = self._wants_graph(state, n_after) and n_after >= _GROWTH * state.n_measured
-        if not is_due:
-            return self._with_graph(
-                connection, table, tables.insert(connection, table, state, batch)
-            )
-        n_held = min(N_MEASURED, len(batch) // 2)
-        n_first = len(batch) - n_held
-        state = tables.insert(connection, table, state, batch.part(slice(0, n_first)))
+        n_held = n_held_back(state, n_after, len(batch))
+        first, held = batch.parted(len(batch) - n_held)
+        state = tables.insert(connection, table, state, first)
         state = self._with_graph(connection, table, state, n_after)
-        held = batch.part(slice(n_first, None))
-        if n_held:
-            state = _measured(connection, table, state, held.vectors, tuning, n_after)
+        if not n_held:
+            return state
+        state = _measured(connection, table, state, held.vectors, tuning, n_after)
         return tables.insert(connection, table, state, held)
 
-    def _wants_graph(self, state: State, n_items: int) -> bool:
-        if state.algorithm == "auto":
-            return n_items >= tables.SMALLEST_GRAPH
-        return state.algorithm == "hnsw"
-
-    def _with_graph(
-        self, connection: Connection, table: str, state: State, n_items: int | None = None
-    ) -> State:
+    def _with_graph(self, connection: Connection, table: str, state: State, n_items: int) -> State:
         """Build the graph if it is due; either way the planner learns of many new items."""
-        if state.has_graph or not self._wants_graph(state, n_items or state.n_items):
+        if state.has_graph or not state.wants_graph(n_items):
             return state
         tables.create_graph(connection, table, state)
         connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))
@@ -419,11 +393,7 @@ class PostgresStore:
 
     def _learn_share(self, connection: Connection, search: Search) -> None:
         """Remember what share of the items a condition keeps."""
-        question = _question(search)
-        if question not in self._shares:
-            while len(self._shares) >= _N_SHARES:
-                del self._shares[next(iter(self._shares))]
-            self._shares[question] = share_kept(connection, search)
+        self._shares.of(_question(search), lambda: share_kept(connection, search))
 
     def _condition(self, connection: Connection, state: State, chosen: Chosen) -> PostgresCondition:
         check_params(chosen)
@@ -437,7 +407,7 @@ class PostgresStore:
         entries = listed_entries(where, state.n_items)
         if is_mask(entries):
             rows = np.flatnonzero(np.asarray(entries, bool))
-            slots = self._slots_at(connection, state, rows).tolist()
+            slots = self._rows(connection, state).slots_at(rows).tolist()
             return PostgresCondition(sql.SQL("{} = ANY(%(slots)s)").format(SLOT), {"slots": slots})
         keys, originals = keys_of_some(entries)
         present = tables.slots_of_keys(connection, self.table, keys)
@@ -445,22 +415,11 @@ class PostgresStore:
         is_listed = sql.SQL("{} = ANY(%(keys)s)").format(sql.Identifier(KEY))
         return PostgresCondition(is_listed, {"keys": keys})
 
-    # Rows are what users see: the slots of items, without gaps.
-
-    def _living_slots(self, connection: Connection, state: State) -> Slots:
+    def _rows(self, connection: Connection, state: State) -> Rows:
         if not state.has_gaps:
-            return np.arange(state.n_slots)
-        if self._living is None or self._living[0] != state.n_changes:
-            self._living = state.n_changes, tables.living_slots(connection, self.table)
-        return self._living[1]
-
-    def _slots_at(self, connection: Connection, state: State, rows: NDArray[np.int64]) -> Slots:
-        return rows if not state.has_gaps else self._living_slots(connection, state)[rows]
-
-    def _rows_of(self, connection: Connection, state: State, slots: Slots) -> NDArray[np.int64]:
-        if not state.has_gaps:
-            return slots
-        return rows_among(self._living_slots(connection, state), slots)
+            return Rows(None)
+        read = partial(tables.living_slots, connection, self.table)
+        return Rows(self._living.of(state.n_changes, read))
 
 
 def _question(search: Search) -> tuple[int, str]:

@@ -1,6 +1,6 @@
 """Changes of a table of PostgreSQL: made whole, within a transaction of the caller."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 from typing import Any
@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from pgvector import HalfVector
 from psycopg import sql
 
-from ._columns import KEPT_AS, Batch, fitted_columns
-from ._keys import next_number
+from ._columns import EXACT_INTEGERS, KEPT_AS, Batch, fitted_columns, rounded_integers
 from ._postgres_search import (
     ORIGINAL,
     SLOT,
@@ -22,9 +21,6 @@ from ._postgres_search import (
 from ._postgres_session import Connection
 from ._postgres_sql import KEY, SQL_TYPES, named
 from ._state import State
-
-# Below, comparing with all is as fast as a graph.
-SMALLEST_GRAPH = 10_000
 
 _KEY = sql.Identifier(KEY)
 _COPY_TYPES = {
@@ -38,7 +34,6 @@ _COPY_TYPES = {
 _WIDEST_IN_ROW = 4_000
 # A graph that does not fit is built far slower.
 _LEAST_BUILD_MEMORY, _MOST_BUILD_MEMORY = 2**26, 2**30
-_EXACT_INTEGERS = 2**53
 # PostgreSQL cuts longer names off without an error, and has columns of its own.
 _LONGEST_NAME_BYTES = 63
 _OWN_COLUMNS = frozenset("tableoid xmin cmin xmax cmax ctid".split())
@@ -182,11 +177,8 @@ def _change_type(connection: Connection, table: str, name: str, before: str, aft
     names = (sql.Identifier(table), sql.Identifier(name))
     if before == "integer":
         query = sql.SQL("SELECT 1 FROM {} WHERE abs({}::numeric) > {} LIMIT 1")
-        if connection.execute(query.format(*names, sql.Literal(_EXACT_INTEGERS))).fetchone():
-            raise ValueError(
-                f"column {name!r} has integers beyond 2**53, which reals would round; keep it "
-                "integer or text"
-            )
+        if connection.execute(query.format(*names, sql.Literal(EXACT_INTEGERS))).fetchone():
+            raise rounded_integers(name)
         using = sql.SQL("{}::double precision").format(names[1])
     else:  # it held nothing until now
         using = sql.SQL("NULL::{}").format(SQL_TYPES[KEPT_AS[after]])
@@ -224,16 +216,7 @@ def insert(connection: Connection, table: str, state: State, batch: Batch) -> St
             slots, batch.keys, batch.originals, vectors, *batch.columns.values(), strict=True
         ):
             copy.write_row(row)
-    return _with_more(state, batch.keys, len(batch))
-
-
-def _with_more(state: State, keys: Iterable[str], n_new: int) -> State:
-    return replace(
-        state,
-        n_slots=state.n_slots + n_new,
-        n_items=state.n_items + n_new,
-        next_id=max(state.next_id, next_number(keys)),
-    )
+    return state.with_more(batch.keys, len(batch))
 
 
 def slots_of_keys(connection: Connection, table: str, keys: Sequence[str]) -> dict[str, int]:
@@ -289,7 +272,7 @@ def upsert(connection: Connection, table: str, state: State, batch: Batch) -> St
                strict=True)  # fmt: skip
     with connection.cursor() as cursor:
         cursor.executemany(query, rows)
-    return _with_more(state, batch.keys, sum(is_new))
+    return state.with_more(batch.keys, sum(is_new))
 
 
 def update(

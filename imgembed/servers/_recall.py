@@ -7,13 +7,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..index import RecallEstimate
+from ._state import State
 from ._store import Found, Tuning
 
-#: Queries that are measured. They are not in the graph then.
-N_MEASURED = 100
+# Queries that are measured. They are not in the graph then.
+_N_MEASURED = 100
+# The recall is measured again when an index has grown by this much.
+_GROWTH = 1.5
 
 # Distances are sums of float32.
 _ROUNDING = 1e-6
+
+
+def n_held_back(state: State, n_items: int, n_new: int) -> int:
+    """How many of new items come into the graph only after they have measured it.
+
+    Parameters
+    ----------
+    state : State
+        Before they are added.
+    n_items : int
+        With them.
+    n_new : int
+
+    Returns
+    -------
+    n_held : int
+        0 if the recall need not be measured.
+    """
+    is_due = state.wants_graph(n_items) and n_items >= _GROWTH * state.n_measured
+    return min(_N_MEASURED, n_new // 2) if is_due else 0
 
 
 def measured_recall(

@@ -17,16 +17,20 @@ from ..index._fingerprint import FilledBy
 from ..index._sparse import without_self
 from ._columns import record_of
 from ._credentials import Address
-from ._keys import id_of
+from ._keys import id_of, keys_of
 from ._state import State
-from ._store import Chosen, Found, Parameters, Store, Tuning
+from ._store import Chosen, Found, Parameters, Store, Tuning, unknown_recall
+
+# Parameters that the state of an index keeps, and those that it shares with the embedded one.
+_KEPT = ("metric", "algorithm", "storage", "partitions", "M", "ef_construction")
+_SHARED = ("n_neighbors", "metric", "algorithm", "M", "ef_construction", "target_recall")
 
 
 class ServerIndex(BaseEstimator, ABC):
     """An index whose vectors, ids and records are held by a server.
 
     A subclass stores its parameters, among them the eight below, and writes ``_new_store``,
-    ``_new_state``, ``_check_parameters`` and ``_check_width``.
+    ``_check_parameters`` and ``_check_width``.
 
     Parameters
     ----------
@@ -55,6 +59,9 @@ class ServerIndex(BaseEstimator, ABC):
     ef_search: int | None
     target_recall: float
     timeout: float
+    # Where a server has one kind, it is no parameter.
+    storage: str = "float32"
+    partitions: int = 0
 
     # What may hold a password.
     _secret_parameters: ClassVar[tuple[str, ...]] = ("dsn",)
@@ -410,7 +417,11 @@ class ServerIndex(BaseEstimator, ABC):
 
     def __contains__(self, item_id: Hashable) -> bool:
         check_is_fitted(self)
-        return self._store.contains(item_id)
+        try:
+            keys, _ = keys_of([item_id], 1)
+        except (TypeError, ValueError):
+            return False  # what cannot be an id is none
+        return self._store.contains(keys[0])
 
     def __iter__(self) -> Iterator[Hashable]:
         check_is_fitted(self)
@@ -558,10 +569,6 @@ class ServerIndex(BaseEstimator, ABC):
     def _check_width(self, n_features: int) -> None:
         """Raise a ValueError if the server does not take vectors of this width."""
 
-    @abstractmethod
-    def _new_state(self, n_features: int, filled_by: FilledBy | None) -> State:
-        """The state of an index without items."""
-
     def _filled(
         self, vectors: NDArray[np.float32], ids: Any, records: Any, filled_by: FilledBy | None
     ) -> Self:
@@ -572,6 +579,20 @@ class ServerIndex(BaseEstimator, ABC):
         self._hold(store, store.state())
         return self
 
+    def _new_state(self, n_features: int, filled_by: FilledBy | None) -> State:
+        """The state of an index without items."""
+        return State(
+            metric=self.metric,
+            storage=self.storage,
+            algorithm=self.algorithm,
+            n_features=n_features,
+            M=int(self.M),
+            ef_construction=int(self.ef_construction),
+            partitions=int(self.partitions),
+            recall=unknown_recall(self._tuning()),
+            filled_by=filled_by,
+        )
+
     def _tuning(self) -> Tuning:
         ef = None if self.ef_search is None else int(self.ef_search)
         return Tuning(int(self.n_neighbors), float(self.target_recall), ef)
@@ -581,8 +602,21 @@ class ServerIndex(BaseEstimator, ABC):
         self._kept_store = store
         self.n_features_in_ = state.n_features
 
+    def _take_what_is_there(self) -> Self:
+        """Take the parameters of the index that the server holds."""
+        self._check_parameters()
+        store = self._new_store()
+        state = store.state()
+        kept = {name: getattr(state, name) for name in _KEPT if name in self.get_params()}
+        self.set_params(**kept, n_neighbors=state.recall.n_neighbors)
+        self._hold(store, state)
+        return self
+
     def _fill_from(self, index: NearestNeighborIndex) -> Self:
-        """Take what an embedded index holds."""
+        """Take the parameters of an embedded index, and what it holds."""
+        check_is_fitted(index)
+        self.set_params(**{name: getattr(index, name) for name in _SHARED})
+        self._check_parameters()
         with index._lock.reading():
             living = index._collection.items.living
             vectors, filled_by = index._collection.vectors(living), index._filled_by
@@ -603,3 +637,26 @@ class ServerIndex(BaseEstimator, ABC):
         check_scalar(self.target_recall, "target_recall", (int, float), min_val=0, max_val=1)
         check_scalar(self.timeout, "timeout", (int, float), min_val=0.001, max_val=1e6)
         check_choice("metric", self.metric, ("cosine", "euclidean", "ip"))
+        check_choice("algorithm", self.algorithm, ("auto", "hnsw", "exact"))
+
+
+def check_table_name(table: Any, n_bytes: int) -> None:
+    """Raise an error if this can be no name of a table.
+
+    Parameters
+    ----------
+    table : object
+    n_bytes : int
+        Of the longest.
+
+    Raises
+    ------
+    TypeError
+        If it is no str.
+    ValueError
+        If it is too long or empty, or holds a NUL.
+    """
+    if not isinstance(table, str):
+        raise TypeError(f"table must be a str, got {type(table).__name__}")
+    if not 0 < len(table.encode()) <= n_bytes or "\0" in table:
+        raise ValueError(f"table must have 1 to {n_bytes} bytes and no NUL, got {table!r:.80}")

@@ -1,17 +1,20 @@
 """What is known of an index besides its rows, as every server keeps it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from ..index import RecallEstimate
 from ..index._fingerprint import FilledBy
 from ._errors import ServerVersionError
+from ._keys import next_number
 
 _FORMAT = 1
 # Marks of the latest changes: who lost the server while one was acknowledged looks for its own.
 _N_MARKS = 32
+# Below, comparing with all is as fast as a graph.
+_SMALLEST_GRAPH = 10_000
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,19 @@ class State:
     def has_gaps(self) -> bool:
         """Whether rows are not slots, because items were removed."""
         return self.n_items < self.n_slots
+
+    def wants_graph(self, n_items: int) -> bool:
+        """Whether so many items should have a graph."""
+        return self.algorithm == "hnsw" or (self.algorithm == "auto" and n_items >= _SMALLEST_GRAPH)
+
+    def with_more(self, keys: Iterable[str], n_new: int) -> Self:
+        """The state with new items in the next slots, whose keys are among these."""
+        return replace(
+            self,
+            n_slots=self.n_slots + n_new,
+            n_items=self.n_items + n_new,
+            next_id=max(self.next_id, next_number(keys)),
+        )
 
     def marked(self, mark: str) -> Self:
         """The state after one more change."""

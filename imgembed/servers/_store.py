@@ -11,7 +11,6 @@ from ..index import RecallEstimate, WhereError
 from ._state import State
 
 Vectors = NDArray[np.float32]
-Slots = NDArray[np.int64]
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
 
@@ -89,8 +88,8 @@ class Store(Protocol):
     def ids(self) -> list[Hashable]:
         """All ids, row by row."""
 
-    def contains(self, item_id: Any) -> bool:
-        """Whether an item has this id."""
+    def contains(self, key: str) -> bool:
+        """Whether an item has this key."""
 
     def vectors(self, rows: NDArray[np.int64] | None) -> Vectors:
         """The vectors of rows, or of all."""
@@ -116,22 +115,6 @@ def unknown_recall(tuning: Tuning) -> RecallEstimate:
     """
     ef = tuning.ef_search or 64
     return RecallEstimate(0.0, 0.0, 1.0, tuning.n_neighbors, ef, 0)
-
-
-def rows_among(living: Slots, slots: Slots) -> NDArray[np.int64]:
-    """The rows of slots; -1 stays.
-
-    Parameters
-    ----------
-    living : ndarray of shape (n_items,), dtype int64
-        The slots of all items, ascending.
-    slots : ndarray of int64
-
-    Returns
-    -------
-    rows : ndarray of int64
-    """
-    return np.where(slots >= 0, np.searchsorted(living, slots), -1)
 
 
 def listed_entries(where: Any, n_items: int) -> Any:

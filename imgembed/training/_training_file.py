@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from .._differences import differences
 from ..deep._archives import write_checkpoint
 from ..deep._checkpoints import OWN_RECORD, CheckpointError, read_checkpoint
 from ..deep._preprocessing import Preprocessing
@@ -116,14 +117,10 @@ class TrainingFile:
             )
         before = {"arch": content["arch"], **record["recipe"]}
         now = {"arch": self.architecture, **self.recipe}
-        changed = [
-            f"{name} was {before.get(name)} and is {now.get(name)}"
-            for name in sorted({*before, *now})
-            if before.get(name) != now.get(name)
-        ]
+        changed = differences(before, now, str)
         if changed:
             raise CheckpointError(
-                f"{os.fspath(self.path)!r} is of another training: {'; '.join(changed)}. Take "
+                f"{os.fspath(self.path)!r} is of another training: {changed}. Take "
                 "another save_path, delete the file, or go on as it began"
             )
 
