@@ -1,57 +1,29 @@
 """Conditions on a ClickHouseIndex: what they mean there, and what they cannot do."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from clickhouse_server import ClickHouseServer
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
-from where_strategies import CONDITIONS, HOSTILE, WORDS
+from server_fixtures import clickhouse, vectors_300_by_16  # noqa: F401
+from where_checks import (
+    check_conditions_mean_the_same,
+    check_hostile_conditions_find_no_more,
+    check_names_are_only_names,
+    fit_what_is_attacked,
+)
+from where_strategies import CONDITIONS, HOSTILE, SQL_WORDS, attacks
 
-from imgembed import ClickHouseIndex, NearestNeighborIndex, WhereError
+from imgembed import ClickHouseIndex, WhereError
 
 pytestmark = pytest.mark.clickhouse
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ClickHouseServer]:
-    running = ClickHouseServer()
-    yield running
-    running.stop()
-
-
-@pytest.fixture
-def vectors() -> NDArray[np.float32]:
-    return np.random.default_rng(0).normal(size=(300, 16)).astype(np.float32)
 
 
 def test_awkward_names_are_only_names(
     server: ClickHouseServer, vectors: NDArray[np.float32]
 ) -> None:
-    table = "x`; DROP TABLE loaded; --"
-    names = [
-        'say "x"',
-        "50% off",
-        "select",
-        "é",
-        "a'b",
-        "{v0:Int64}",
-        "Price",
-        "{0}",
-        "a`b\\",
-        "-- /*",
-    ]
-    records = {name: list(range(300)) for name in names}
-    index = ClickHouseIndex(server.dsn, table).fit(vectors, records=records)
-    for name in names:
-        quoted = '"' + name.replace('"', '""') + '"'
-        assert index.search(vectors[:1], where=f"{quoted} = 17").ids == [[17]]
-    index.upsert(vectors[:1], [0], records={"50% off": [1000]})
-    index.update_records([1], {"{v0:Int64}": [1000]})
-    assert index.search(vectors[:1], where='"50% off" = 1000').ids == [[0]]
-    assert index.search(vectors[:1], where='"{v0:Int64}" = 1000').ids == [[1]]
+    index = ClickHouseIndex(server.dsn, "x`; DROP TABLE loaded; --")
+    names = ['say "x"', "50% off", "select", "é", "a'b", "{v0:Int64}", "Price", "{0}"]
+    check_names_are_only_names(index, [*names, "a`b\\", "-- /*"], "{v0:Int64}", vectors)
     with pytest.raises(ValueError, match=r"has a '\.'"):
         index.add(vectors[:1], records={"a.b": [1]})
     with pytest.raises(ValueError, match="begins with '_'"):
@@ -103,69 +75,16 @@ def test_integers_become_reals_unless_that_rounds_them(
 def test_hostile_conditions_change_nothing_and_read_nothing(
     server: ClickHouseServer, vectors: NDArray[np.float32]
 ) -> None:
-    index = ClickHouseIndex(server.dsn, "hostile", timeout=20).fit(
-        vectors[:20], records={"price": range(20), "name": list("abcdefghijklmnopqrst")}
-    )
+    index = fit_what_is_attacked(ClickHouseIndex(server.dsn, "hostile", timeout=20), vectors)
     server.execute("CREATE TABLE secret ENGINE = MergeTree ORDER BY word AS SELECT 'word' AS word")
     query = "SELECT groupBitXor(cityHash64(*)), count() FROM hostile"
     before = server.execute(query)
-    ids = set(range(20))
-    attacks = [*HOSTILE, "sleep(3) = 0", "price = (SELECT 1 FROM numbers(9))", "price = {p:Int64}"]
-    attacks += ["url('http://127.0.0.1', CSV) = 1", "name = file('/etc/passwd')", "price AS x = 1"]
-
-    @settings(
-        max_examples=1_000,
-        deadline=None,
-        database=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    )
-    @given(st.one_of(st.sampled_from(attacks), st.lists(WORDS, max_size=12).map(" ".join)))
-    def attack(condition: str) -> None:
-        try:
-            found = index.search(vectors[:1], 20, where=condition)
-        except WhereError:
-            return
-        assert set(found.ids[0]) <= ids
-        assert "word" not in repr(found.records)
-
-    attack()
+    hostile = [*HOSTILE, "sleep(3) = 0", "price = (SELECT 1 FROM numbers(9))", "price = {p:Int64}"]
+    hostile += ["url('http://127.0.0.1', CSV) = 1", "name = file('/etc/passwd')", "price AS x = 1"]
+    check_hostile_conditions_find_no_more(index, vectors[:1], attacks(hostile, SQL_WORDS))
     assert server.execute(query) == before
     assert server.execute("SELECT word FROM secret") == [["word"]]
-    assert len(index) == 20
 
 
 def test_what_both_take_means_the_same_on_the_server_and_here(server: ClickHouseServer) -> None:
-    rng = np.random.default_rng(0)
-    texts = ["a", "A", " a ", "É%", "é%", "", "a_b", None]
-    records = {
-        "n": [None if row % 7 == 0 else row - 12 for row in range(40)],
-        "r": [None if row % 9 == 0 else (row - 20) / 4 for row in range(40)],
-        "b": [[True, False, None][row % 3] for row in range(40)],
-        "t": [texts[row % 8] for row in range(40)],
-    }
-    vectors = rng.normal(size=(40, 4))
-    both = [
-        index.fit(vectors, records=records)
-        for index in (ClickHouseIndex(server.dsn, "both"), NearestNeighborIndex())
-    ]
-    n_compared = 0
-
-    @settings(
-        max_examples=500,
-        deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    )
-    @given(CONDITIONS)
-    def compare(condition: str) -> None:
-        nonlocal n_compared
-        params = [3] * condition.count("?")
-        try:
-            kept = both[0].search(vectors[:1], 40, where=condition, params=params).ids[0]
-        except WhereError:
-            return
-        n_compared += 1
-        wanted = both[1].search(vectors[:1], 40, where=condition, params=params).ids[0]
-        assert sorted(kept) == sorted(wanted), condition
-
-    compare()
-    assert n_compared > 200
+    check_conditions_mean_the_same(ClickHouseIndex(server.dsn, "both"), CONDITIONS)

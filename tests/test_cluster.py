@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from joblib import parallel_config
+from killed_drivers import PYTHONPATH, kill_driver
 from mean_colour import MeanColour
 from numpy.typing import NDArray
 from PIL import Image
@@ -32,7 +32,6 @@ from imgembed import (
 )
 
 Pixels = NDArray[np.uint8]
-PYTHONPATH = os.pathsep.join(sys.path)
 
 # What Dask, Ray and Spark warn of is theirs.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -253,7 +252,7 @@ def test_a_driver_killed_at_random_moments_loses_what_was_running(tmp_path: Path
     out = tmp_path / "out"
     with dask_cluster(2) as client:
         for moment in moments:
-            kill_driver(tmp_path, client.scheduler.address, moment)
+            kill_driver(DRIVER, [str(tmp_path), str(out), client.scheduler.address], moment)
         X = np.arange(200 * 12, dtype=np.uint8).reshape(200, 2, 2, 3)
         with on(client):
             dataset = embed_dataset(Noted(str(tmp_path)), X, out, batch_size=5)
@@ -264,23 +263,18 @@ def test_a_driver_killed_at_random_moments_loses_what_was_running(tmp_path: Path
     assert n_embedded <= 200 + N_KILLS * MOST_LOST, f"killed after {moments} s"
 
 
-def kill_driver(folder: Path, address: str, seconds: float) -> None:
-    """Start a driver, and kill it so many seconds after its work has begun."""
-    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
-    command = [sys.executable, "-c", DRIVER, str(folder), str(folder / "out"), address]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as driver:
-        assert driver.stdout is not None
-        assert driver.stdout.readline() == b"ready\n"
-        time.sleep(seconds)
-        driver.send_signal(signal.SIGKILL)
-
-
 @pytest.fixture
 def paths(images: list[Pixels], tmp_path: Path) -> list[str]:
     paths = [tmp_path / f"{row:02}.png" for row in range(len(images))]
     for path, image in zip(paths, images, strict=True):
         Image.fromarray(image).save(path)
     return [str(path) for path in paths]
+
+
+def assert_rows_are_embedded(rows: list[Any], paths: list[str], embedder: SIFTEmbedder) -> None:
+    assert [row["image"] for row in rows] == paths
+    got = np.stack([row["embedding"] for row in rows])
+    np.testing.assert_allclose(got, embedder.transform(paths), atol=1e-6)
 
 
 @pytest.mark.ray
@@ -302,9 +296,7 @@ def test_ray_data_embeds_batches(paths: list[str], tmp_path: Path) -> None:
         rows = sorted(embedded.take_all(), key=lambda row: row["image"])
     finally:
         ray.shutdown()
-    assert [row["image"] for row in rows] == paths
-    got = np.stack([row["embedding"] for row in rows])
-    np.testing.assert_allclose(got, embedder.transform(paths), atol=1e-6)
+    assert_rows_are_embedded(rows, paths, embedder)
 
 
 @pytest.mark.spark
@@ -329,6 +321,4 @@ def test_spark_embeds_batches(paths: list[str], monkeypatch: pytest.MonkeyPatch)
         rows = sorted(embedded.collect(), key=lambda row: row["image"])
     finally:
         spark.stop()
-    assert [row["image"] for row in rows] == paths
-    got = np.stack([row["embedding"] for row in rows])
-    np.testing.assert_allclose(got, embedder.transform(paths), atol=1e-6)
+    assert_rows_are_embedded(rows, paths, embedder)

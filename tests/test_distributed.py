@@ -5,10 +5,7 @@ import json
 import os
 import pickle
 import re
-import signal
-import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from joblib import cpu_count, parallel_config
+from killed_drivers import kill_driver
 from mean_colour import MeanColour
 from numpy.typing import NDArray
 from PIL import Image
@@ -207,7 +205,7 @@ def test_one_bar_counts_the_images_of_all_workers(
     HOGEmbedder(batch_size=2, progress=True).transform(images)
     shown = capsys.readouterr().err
     assert "12/12" in shown
-    assert shown.count("HOGEmbedder: 100%") == 1
+    assert shown.count("\n") == 1
 
 
 @pytest.mark.usefixtures("loky")
@@ -538,24 +536,13 @@ def test_a_killed_driver_loses_at_most_the_batch_that_was_running(tmp_path: Path
     out = tmp_path / "out"
     X = np.arange(120 * 12, dtype=np.uint8).reshape(120, 2, 2, 3)
     for moment in moments:
-        kill_driver(tmp_path, moment)
+        kill_driver(DRIVER, [str(tmp_path), str(out)], moment)
     dataset = embed_dataset(Noted(str(tmp_path)), X, out, batch_size=5)
     np.testing.assert_array_equal(dataset.vectors, MeanColour().transform(X))
     dataset.verify()
     assert not list(out.glob("*.part"))
     _, n_embedded = counts(tmp_path, but=0)
     assert n_embedded <= 120 + 5 * len(moments), f"killed after {moments} s"
-
-
-def kill_driver(folder: Path, seconds: float) -> None:
-    """Start a driver, and kill it so many seconds after its work has begun."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", DRIVER, str(folder), str(folder / "out")]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as driver:
-        assert driver.stdout is not None
-        assert driver.stdout.readline() == b"ready\n"
-        time.sleep(seconds)
-        driver.send_signal(signal.SIGKILL)
 
 
 # Addresses.

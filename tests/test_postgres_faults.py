@@ -2,100 +2,33 @@
 
 import os
 import signal
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import psycopg
 import pytest
+from acknowledged_writes import assert_nothing_is_lost_or_twice, writing
 from numpy.typing import NDArray
 from postgres_server import PASSWORD, PostgresServer
+from server_fault_checks import (
+    check_a_change_is_whole_or_not_at_all,
+    check_another_embedder_is_refused,
+    check_that_its_server_is_down,
+    raises_and_hides,
+)
+from server_fixtures import postgres, vectors_60_by_8  # noqa: F401
 
 from imgembed import (
-    FingerprintError,
     HOGEmbedder,
     PostgresIndex,
     ServerCredentialsError,
     ServerError,
     ServerTimeoutError,
-    ServerUnavailableError,
 )
 from imgembed.servers._postgres_session import PostgresSession
 
 pytestmark = pytest.mark.postgres
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    running = PostgresServer()
-    yield running
-    running.stop()
-
-
-@pytest.fixture
-def vectors() -> NDArray[np.float32]:
-    return np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
-
-
-class Writer(threading.Thread):
-    """Upserts two new items and an old one at a time, and keeps what was acknowledged."""
-
-    def __init__(self, index: PostgresIndex) -> None:
-        super().__init__()
-        self.index = index
-        self.acknowledged: list[str] = []
-        self.error: BaseException | None = None
-        self.has_enough = threading.Event()
-
-    def run(self) -> None:
-        number = 0
-        try:
-            while not self.has_enough.is_set():
-                ids = [f"{number} a", f"{number} b", "old"]
-                vectors = np.full((3, 8), number + 1, np.float32)
-                self.index.upsert(vectors, ids, records={"number": [number] * 3})
-                self.acknowledged += ids[:2]
-                number += 1
-        except BaseException as error:
-            self.error = error
-
-    def wait_for(self, n: int) -> None:
-        end = time.monotonic() + 60
-        start = len(self.acknowledged)
-        while len(self.acknowledged) < start + n and self.error is None:
-            assert time.monotonic() < end, "nothing is acknowledged any more"
-            time.sleep(0.01)
-
-
-@contextmanager
-def writing(server: PostgresServer, table: str) -> Iterator[Writer]:
-    index = PostgresIndex(server.dsn, table, metric="euclidean").fit(
-        np.zeros((1, 8)), ids=["old"], records={"number": [-1]}
-    )
-    writer = Writer(index)
-    writer.start()
-    try:
-        writer.wait_for(10)
-        yield writer
-        writer.wait_for(10)
-    finally:
-        writer.has_enough.set()
-        writer.join()
-
-
-def assert_nothing_is_lost_or_twice(writer: Writer) -> None:
-    assert writer.error is None, repr(writer.error)
-    ids = list(writer.index)
-    assert len(ids) == len(set(ids)) == len(writer.index)
-    assert set(writer.acknowledged) <= set(ids)
-    assert len(ids) == len(writer.acknowledged) + 1
-    wanted = {f"{row} {letter}": row for row in range(len(ids)) for letter in "ab"}
-    found = writer.index.search(np.zeros((1, 8)), len(ids), exact=True)
-    for one, record in zip(found.ids[0], found.records[0], strict=True):
-        assert one == "old" or record["number"] == wanted[str(one)]
 
 
 def kill_and_start(server: PostgresServer) -> None:
@@ -122,11 +55,12 @@ def end_all_backends(server: PostgresServer) -> None:
 def test_no_acknowledged_row_is_lost_and_none_is_twice(
     server: PostgresServer, fault: Callable[[PostgresServer], None]
 ) -> None:
-    with writing(server, fault.__name__) as writer:
+    index = PostgresIndex(server.dsn, fault.__name__, metric="euclidean")
+    with writing(index, 10) as writer:
         for _ in range(3):
             fault(server)
             writer.wait_for(10)
-    assert_nothing_is_lost_or_twice(writer)
+    assert_nothing_is_lost_or_twice(index, writer.acknowledged)
 
 
 def test_a_change_whose_acknowledgement_was_lost_is_not_made_twice(
@@ -148,11 +82,7 @@ def test_a_change_whose_acknowledgement_was_lost_is_not_made_twice(
 def test_a_change_is_whole_or_not_at_all(
     server: PostgresServer, vectors: NDArray[np.float32]
 ) -> None:
-    index = PostgresIndex(server.dsn, "whole", timeout=1).fit(vectors)
-    with pytest.raises(ValueError, match="holds integer"):
-        index.add(vectors, records={"new": [1] * 59 + ["text"]})
-    assert index.columns_ == {}
-    assert len(index) == 60
+    check_a_change_is_whole_or_not_at_all(PostgresIndex(server.dsn, "whole", timeout=1), vectors)
 
 
 def test_a_server_that_is_down_is_named_and_waited_for_no_longer_than_told(
@@ -162,15 +92,9 @@ def test_a_server_that_is_down_is_named_and_waited_for_no_longer_than_told(
     try:
         index = PostgresIndex(server.dsn, "down", timeout=0.5).fit(vectors)
         server.kill()
-        for call in (lambda: index.kneighbors(vectors), lambda: index.add(vectors)):
-            start = time.monotonic()
-            with pytest.raises(ServerUnavailableError, match="cannot be reached") as caught:
-                call()
-            assert time.monotonic() - start < 20
-            assert_no_password(caught.value)
-        with pytest.raises(ServerUnavailableError) as caught:
-            PostgresIndex.load(server.dsn, "down")
-        assert_no_password(caught.value)
+        check_that_its_server_is_down(
+            index, lambda: PostgresIndex.load(server.dsn, "down"), vectors, PASSWORD
+        )
         server.start()
         assert len(index) == 60
     finally:
@@ -224,30 +148,14 @@ def test_wrong_credentials_are_named_and_no_password_is_shown(
     wrong = server.dsn.replace(PASSWORD, f"{PASSWORD}-and-wrong")
     stranger = server.dsn.replace("//postgres:", "//stranger:")
     for dsn in (wrong, stranger):
-        index = PostgresIndex(dsn, "credentials")
-        with pytest.raises(ServerCredentialsError) as caught:
-            index.fit(vectors)
-        assert_no_password(caught.value)
-    with pytest.raises(ServerError) as caught_other:
+        with raises_and_hides(PASSWORD, ServerCredentialsError):
+            PostgresIndex(dsn, "credentials").fit(vectors)
+    with raises_and_hides(PASSWORD, ServerError):
         PostgresIndex(server.dsn + "-no-database").fit(vectors)
-    assert_no_password(caught_other.value)
 
 
 def test_the_table_of_another_embedder_is_refused(
     server: PostgresServer, vectors: NDArray[np.float32]
 ) -> None:
     PostgresIndex(server.dsn, "filled").fit(vectors, embedder=HOGEmbedder())
-    loaded = PostgresIndex.load(server.dsn, "filled")
-    for call in (
-        lambda: loaded.kneighbors(vectors, embedder=HOGEmbedder(n_orientations=5)),
-        lambda: loaded.add(vectors, embedder=HOGEmbedder(n_orientations=5)),
-    ):
-        with pytest.raises(FingerprintError, match="another embedder"):
-            call()
-    assert len(loaded) == 60
-
-
-def assert_no_password(error: BaseException) -> None:
-    """Neither the error nor anything that led to it tells the password."""
-    assert PASSWORD not in "".join(traceback.format_exception(error))
-    assert PASSWORD not in repr(error)
+    check_another_embedder_is_refused(PostgresIndex.load(server.dsn, "filled"), vectors)

@@ -2,12 +2,11 @@
 
 from hypothesis import strategies as st
 
-WORDS = st.sampled_from(
-    "price name id ( ) ' \" ; -- /* */ AND OR NOT IN LIKE = < > 1 'x' ? :v %s %(v0)s {} $1 :: , . "
-    "SELECT FROM pg_sleep(9) secret DROP TABLE hostile UNION ALL NULL TRUE \\ \0 || + - % é".split(
-        " "
-    )
+_WORDS = (
+    "price name id ( ) ' \" ; -- /* */ AND OR NOT IN LIKE = < > 1 'x' ? :v %s {} :: , . "
+    "secret NULL TRUE \\ \0 || + - % é"
 )
+SQL_WORDS = "%(v0)s $1 SELECT FROM pg_sleep(9) DROP TABLE hostile UNION ALL"
 HOSTILE = [
     "1=1); DROP TABLE hostile; --",
     "price IN (SELECT word FROM secret)",
@@ -26,6 +25,13 @@ HOSTILE = [
     "E'\\'' = name",
     "U&'\\0041' = name",
 ]
+
+
+def attacks(conditions: list[str], words: str) -> st.SearchStrategy[str]:
+    """Hostile conditions, and words that all servers know mixed with those of one of them."""
+    mixed = st.lists(st.sampled_from(f"{_WORDS} {words}".split(" ")), max_size=12)
+    return st.one_of(st.sampled_from(conditions), mixed.map(" ".join))
+
 
 _NUMBERS = st.recursive(
     st.sampled_from(["n", "r", "b", "id", "0", "1", "2", "-3", "2.5", "NULL", "?", "length(t)"]),
@@ -73,3 +79,24 @@ CONDITIONS = st.recursive(
     ),
     max_leaves=4,
 )
+
+_PLAIN_NUMBERS = st.sampled_from("n r 0 1 -3 2.5 NULL n+1 abs(r)".split())
+# Most compare a column with constants, which any server can take whole.
+PLAIN_CONDITIONS = st.recursive(
+    st.one_of(
+        st.tuples(_PLAIN_NUMBERS, st.sampled_from("= <> < <= > >= IS".split()), _PLAIN_NUMBERS)
+        .map(" ".join),
+        st.tuples(st.just("t"), st.sampled_from("= <> < LIKE IS".split()),
+                  st.sampled_from(["'a'", "'É%'", "''", "NULL", "' A'"])).map(" ".join),
+        st.tuples(_PLAIN_NUMBERS, _PLAIN_NUMBERS, _PLAIN_NUMBERS)
+        .map("{0[0]} BETWEEN {0[1]} AND {0[2]}".format),
+        st.sampled_from(["b", "n", "b IS TRUE", "b IS NOT FALSE", "t IS NULL", "n NOT IN (1, 2.5)",
+                         "r IN (0.5, 2, -3)", "t NOT IN ('a', '')", "b IN (0, 1)", "id > 3",
+                         "id IN (3, 4)", "id <> 5"]),
+    ),
+    lambda inner: st.one_of(
+        inner.map("NOT ({})".format),
+        st.tuples(inner, st.sampled_from(["AND", "OR"]), inner).map(" ".join).map("({})".format),
+    ),
+    max_leaves=4,
+)  # fmt: skip

@@ -42,9 +42,6 @@ class Noted(MeanColour):
         self._note(f"embedded {len(prepared)}")
         return super()._embed(prepared)
 
-    def _learned_digest(self) -> str:
-        return ""
-
     def fingerprint_parts(self) -> dict[str, Any]:
         parts = super().fingerprint_parts()
         return {name: parts[name] for name in parts if name not in ("folder", "seconds")}
