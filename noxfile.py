@@ -35,8 +35,10 @@ def _run_marked(session: nox.Session, marker: str, path: str, *groups: str) -> N
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the test suite; more arguments go to pytest."""
-    _run_with_library(session, "-m", "pytest", *session.posargs, needs=_needs("test"))
+    """Run the test suite, on all cores; more arguments go to pytest."""
+    session.env["OMP_NUM_THREADS"] = "1"  # or the threads of one process wait for another's
+    command = ("-m", "pytest", "-n", "auto", "--maxprocesses=4", "--dist=worksteal")
+    _run_with_library(session, *command, *session.posargs, needs=_needs("test"))
 
 
 @nox.session
