@@ -344,11 +344,16 @@ def _result_of(future: Any, suspects: list[range]) -> Any:
 
 def _say_lost(suspects: list[range], said: str) -> str:
     """What to do; the chunk at fault is one of those that workers had, and not always the first."""
-    first, last = min(rows.start for rows in suspects), max(rows.stop for rows in suspects) - 1
+    spans: list[list[int]] = []
+    for rows in sorted(suspects, key=lambda rows: rows.start):
+        if spans and spans[-1][1] == rows.start - 1:
+            spans[-1][1] = rows.stop - 1
+        else:
+            spans.append([rows.start, rows.stop - 1])
+    named = ", ".join(f"{first} to {last}" for first, last in spans)
     return (
-        f"workers died one after the other while they had images in rows {first} to {last}: "
-        f"{said} Have they enough memory? Try these images alone in one process, where what "
-        "happens can be seen"
+        f"workers died one after the other while they had images in rows {named}: {said} Have they "
+        "enough memory? Try these images alone in one process, where what happens can be seen"
     )
 
 
