@@ -83,8 +83,8 @@ def check_index(index: Any, n_images: int = 200) -> None:
     ----------
     index : estimator
         With the methods ``fit``, ``add``, ``upsert``, ``remove``, ``update_records``,
-        ``kneighbors`` and ``search`` of :class:`NearestNeighborIndex`. It is cloned; where it is
-        held by a server, what it holds there is replaced.
+        ``kneighbors``, ``search`` and ``select`` of :class:`NearestNeighborIndex`. It is cloned;
+        where it is held by a server, what it holds there is replaced.
     n_images : int, default=200
         Random vectors to try it on, at least 100.
 
@@ -224,6 +224,19 @@ def _check_conditions(case: _Case) -> None:
             f"where {condition!r} with {params!r} keeps {len(kept[0])} items instead of "
             f"{len(kept[1])}; only one of both has {sorted({*kept[0]} ^ {*kept[1]})[:5]}"
         )
+        _assert_same_selection(case, condition, params=params)
+
+
+def _check_selections(case: _Case) -> None:
+    assert list(case.fitted.select()) == case.ids, (
+        "select without a condition must give all, in order"
+    )
+    mask = np.arange(case.n_images) % 3 == 1
+    for where in (None, mask, ["item 9", "item 2"], "year > 2010", "price > 1000"):
+        for limit in (None, 0, 5, case.n_images + 1):
+            _assert_same_selection(case, where, limit=limit)
+    _assert_raises(ValueError, _call(case.fitted.select, limit=-1), "limit=-1")
+    _assert_raises(ValueError, _call(case.fitted.select, params=(1,)), "params without where")
 
 
 def _check_masks_and_ids(case: _Case) -> None:
@@ -243,6 +256,8 @@ def _check_refused_conditions(case: _Case) -> None:
     for condition, params in _REFUSED:
         call = _call(case.fitted.search, case.queries, where=condition, params=params)
         _assert_raises(WhereError, call, f"where={condition!r} with {params!r}")
+        call = _call(case.fitted.select, condition, params=params)
+        _assert_raises(WhereError, call, f"select({condition!r}) with {params!r}")
     call = _call(case.fitted.search, case.queries, params=(1,))
     _assert_raises(ValueError, call, "params without where")
 
@@ -294,6 +309,7 @@ def _check_changes(case: _Case) -> None:
         assert list(both[0]) == list(both[1]), f"after {what} the ids are others"
         assert both[0].columns_ == both[1].columns_, f"after {what} the columns are others"
         _assert_same_search(both[0], both[1], case.queries, len(both[1]))
+        assert both[0].select() == both[1].select(), f"after {what} the records are others"
     case.filled(both[0])
     _assert_same_search(both[0], case.reference, case.queries, 5)
 
@@ -350,6 +366,15 @@ def _assert_raises(kind: type[Exception], call: Callable[[], object], what: str)
     raise AssertionError(f"{what} must raise {kind.__name__}, and raised nothing")
 
 
+def _assert_same_selection(case: _Case, where: Any, **options: Any) -> None:
+    got = case.fitted.select(where, **options)
+    wanted = case.reference.select(where, **options)
+    assert list(got) == list(wanted), (
+        f"select({where!r}, {options}) gives {list(got)[:5]}... instead of {list(wanted)[:5]}..."
+    )
+    assert got == wanted, f"select({where!r}, {options}) gives other records"
+
+
 def _assert_same_search(
     index: Any, reference: Any, queries: NDArray[np.float32], k: int, where: Any = None
 ) -> None:
@@ -369,6 +394,7 @@ _CHECKS = (
     _check_what_is_there,
     _check_recall,
     _check_conditions,
+    _check_selections,
     _check_masks_and_ids,
     _check_refused_conditions,
     _check_wrong_input,

@@ -151,6 +151,22 @@ def test_an_upload_is_kept_for_another_condition(
     assert not again.get_json()["more"]
 
 
+def test_a_condition_alone_shows_all_that_satisfy_it(client: Any) -> None:
+    address = "/api/search?where=number+>=+20"
+    pages = [client.get(f"{address}&page={number}").get_json() for number in (1, 2)]
+    assert [hit["id"] for page in pages for hit in page["hits"]] == list(range(20, 30))
+    assert {hit["distance"] for page in pages for hit in page["hits"]} == {None}
+    assert (pages[0]["query"], pages[0]["more"], pages[1]["more"]) == (None, True, False)
+    page = client.get("/?where=number+>=+20&page=2")
+    assert page.status_code == 200
+    assert [f"/thumbnail/{i}.jpg" in page.text for i in (25, 26, 29)] == [False, True, True]
+    assert 'href="/?id=26&amp;where=number+%3E%3D+20"' in page.text
+    assert client.get("/?where=number+>=+20&page=3").status_code == 404
+    nothing = client.get("/?where=number+>+99").text
+    assert "No image satisfies the condition" in nothing
+    assert "/thumbnail/" not in nothing
+
+
 def test_words_find_what_the_embedder_finds(client_with_words: Any, gallery: Path) -> None:
     wanted = searched(gallery, WordsEmbedder()).search(text="a red shoe", n_neighbors=6)
     assert ids(client_with_words.get("/api/search?text=a+red+shoe")) == wanted.ids[0].tolist()

@@ -73,6 +73,24 @@ def check_parameters(index: Any) -> None:
     check_choice("progress", index.progress, ("auto", True, False))
 
 
+def check_limit(limit: Any) -> None:
+    """Raise an error unless this is how many are wanted at most, or None.
+
+    Parameters
+    ----------
+    limit : int or None
+
+    Raises
+    ------
+    TypeError
+        If it is no whole number.
+    ValueError
+        If it is negative.
+    """
+    if limit is not None:
+        check_scalar(limit, "limit", (int, np.integer), min_val=0)
+
+
 def _squares_if_plain(X: Any, index: Any) -> NDArray[np.float32] | None:
     """Squared norms of what needs no conversion and is right, else None.
 

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from .._workers import n_threads_here
-from ._checks import check_parameters, check_vectors
+from ._checks import check_limit, check_parameters, check_vectors
 from ._collection import Collection
 from ._filters import Parameters, allowed_slots
 from ._fingerprint import FilledBy
@@ -486,6 +486,53 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
                 poor = probabilities < min_probability
                 distances[poor], slots[poor], probabilities[poor] = np.inf, -1, 0.0
             return self._neighbors(distances, slots, probabilities)
+
+    def select(
+        self, where: Any = None, *, params: Parameters = None, limit: int | None = None
+    ) -> dict[Hashable, dict[str, Any]]:
+        """Ids and records of what satisfies a condition, without any query.
+
+        Parameters
+        ----------
+        where : str, array of bool of shape (n_images,) or sequence of ids, optional
+            What is wanted, as in :meth:`kneighbors`; by default all.
+        params : sequence or mapping, optional
+            Values for ``?`` or ``:name`` in the condition.
+        limit : int, optional
+            How many at most: the first ones.
+
+        Returns
+        -------
+        records : dict of hashable to dict
+            The record of each id, in the order of the rows.
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        ValueError
+            If the limit is negative.
+        WhereError
+            If the condition is none on the columns.
+
+        Examples
+        --------
+        >>> from imgembed import NearestNeighborIndex
+        >>> records = {"price": [5, 7, 9]}
+        >>> index = NearestNeighborIndex().fit([[0, 1], [1, 0], [1, 1]], records=records)
+        >>> index.select("price > 5")
+        {1: {'price': 7}, 2: {'price': 9}}
+        """
+        self._require_fit()
+        check_limit(limit)
+        with self._lock.reading():
+            collection = self._collection
+            slots, records = collection.items.living, collection.records
+            allowed = allowed_slots(collection, where, params)
+            if allowed is not None:
+                slots = slots[allowed[slots]]
+            slots = slots[:limit]
+            return dict(zip(records.ids_at(slots), records.records_at(slots), strict=True))
 
     def radius_neighbors(
         self,

@@ -38,8 +38,8 @@ class Hit:
     ----------
     id : int
         In the gallery.
-    distance : float
-        To the query.
+    distance : float or None
+        To the query, if there is one.
     n_inliers : int or None
         Of a verified hit.
     record : dict
@@ -47,7 +47,7 @@ class Hit:
     """
 
     id: int
-    distance: float
+    distance: float | None
     n_inliers: int | None
     record: dict[str, Any]
 
@@ -58,7 +58,7 @@ class Ranking(NamedTuple):
     Parameters
     ----------
     hits : tuple of Hit
-        Nearest first.
+        Nearest first; without a query as they are in the index.
     complete : bool
         Whether there are no more.
     """
@@ -101,7 +101,7 @@ class Rankings:
         self._search_lock = Lock()  # one search at a time: embedders are not made for many
         self._upload_lock = Lock()
         self._uploads: LRUCache[str, bytes] = LRUCache(_KEPT_BYTES, getsizeof=len)
-        self._rankings: LRUCache[tuple[Query, str], Ranking] = LRUCache(
+        self._rankings: LRUCache[tuple[Query | None, str], Ranking] = LRUCache(
             _KEPT_HITS, getsizeof=lambda ranking: 1 + len(ranking.hits)
         )
 
@@ -154,12 +154,13 @@ class Rankings:
             raise ForgottenQueryError("this image is not kept any more; please choose it again")
         return image
 
-    def first(self, query: Query, where: str, n_hits: int) -> Ranking:
+    def first(self, query: Query | None, where: str, n_hits: int) -> Ranking:
         """Find the first hits of a query.
 
         Parameters
         ----------
-        query : Query
+        query : Query or None
+            None: all images are hits.
         where : str
             A condition on the records; "" for none.
         n_hits : int
@@ -182,7 +183,7 @@ class Rankings:
             If the condition is none on the records.
         """
         n_hits = min(n_hits, MOST_HITS)
-        image = self.uploaded(query.value) if query.kind == "upload" else None
+        image = self.uploaded(query.value) if query and query.kind == "upload" else None
         with self._search_lock:
             ranking: Ranking = self._rankings.get((query, where), Ranking((), False))
             if len(ranking.hits) < n_hits and not ranking.complete:
@@ -191,9 +192,14 @@ class Rankings:
                 self._rankings[query, where] = ranking
         return ranking
 
-    def _found(self, query: Query, image: bytes | None, where: str, n_hits: int) -> list[Hit]:
+    def _found(
+        self, query: Query | None, image: bytes | None, where: str, n_hits: int
+    ) -> list[Hit]:
         """What the search finds, as hits."""
         condition = where or None
+        if query is None:
+            selected = self._search.index_.select(condition, limit=n_hits)
+            return [Hit(i, None, None, record) for i, record in selected.items()]
         if query.kind == "text":
             result = self._search.search(text=query.value, n_neighbors=n_hits, where=condition)
         elif query.kind == "id":

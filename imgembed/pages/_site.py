@@ -195,7 +195,7 @@ class _Site:
 
     def _ranking(self, question: _Question) -> Ranking:
         """The hits up to those of the page, and one more that says whether there is another."""
-        if question.query is None:
+        if question.query is None and not question.where:
             return Ranking((), True)
         n_hits = question.number * self._page_size + 1
         return self._rankings.first(question.query, question.where, n_hits)
@@ -218,7 +218,7 @@ class _Site:
             question=question,
             error=error,
             cards=[self._card(rank, hit) for rank, hit in hits],
-            choice=[] if question.query else self._first_choice,
+            choice=self._first_choice if error or not (question.query or question.where) else [],
             previous=question.arguments(number - 1) if number > 1 else None,
             following=question.arguments(number + 1) if more else None,
             name_of=self._gallery.name,
@@ -243,15 +243,18 @@ class _Site:
         }
 
     def _answer(self, question: _Question) -> tuple[dict[str, Any], int]:
-        if question.query is None:
-            abort(HTTPStatus.BAD_REQUEST, "There is no query: ask with id or text, or post image.")
+        if question.query is None and not question.where:
+            abort(
+                HTTPStatus.BAD_REQUEST,
+                "There is no query: ask with id, text or where, or post image.",
+            )
         try:
             ranking = self._ranking(question)
         except tuple(_REFUSALS) as error:
             return {"error": _explained(error, question)}, _status_of(error)
         hits, more = self._on_page(question, ranking)
         return {
-            "query": question.query._asdict(),
+            "query": question.query and question.query._asdict(),
             "where": question.where,
             "page": question.number,
             "more": more,

@@ -15,7 +15,7 @@ from ._clickhouse_search import MOST_FROM_GRAPH, Search, nearest, spread_of
 from ._clickhouse_session import ClickHouseSession
 from ._clickhouse_sql import KEY, clickhouse_condition, named
 from ._clickhouse_state import Publication, following
-from ._columns import Batch, record_of, rows_by_columns
+from ._columns import Batch, rows_by_columns
 from ._conditions import read_condition
 from ._keys import id_of, keys_of, keys_of_some, refuse_present, require_present
 from ._recall import measured_recall, n_held_back
@@ -24,6 +24,7 @@ from ._state import State
 from ._store import (
     Chosen,
     Found,
+    Item,
     Tuning,
     Vectors,
     check_params,
@@ -187,8 +188,7 @@ class ClickHouseStore:
         """All ids, row by row."""
 
         def work(published: Publication) -> list[Hashable]:
-            found = self._items(published, [])
-            return [id_of(key, original) for key, original in found]
+            return [id_of(*one) for one in self._selected(published, [])]
 
         return self._ledger.read(work)
 
@@ -207,29 +207,45 @@ class ClickHouseStore:
 
         return self._ledger.read(work)
 
-    def contents(self) -> tuple[State, Vectors, list[Hashable], list[dict[str, Any]]]:
-        """All that is there, row by row: vectors, ids and records."""
+    def items(self, chosen: Chosen, limit: int | None) -> tuple[State, list[Item]]:
+        """What is chosen, row by row; the first of them, if there is a limit."""
 
-        def work(published: Publication) -> Any:
-            state = published.state
-            found = self._items(published, tables.record_words(state))
-            ids = [id_of(key, original) for key, original, *_ in found]
-            records = [
-                record_of(state.kinds, tables.record_values(state, row[2:])) for row in found
-            ]
-            return state, tables.vectors_at(self.session, published, None), ids, records
+        def work(published: Publication) -> tuple[State, list[Item]]:
+            condition = self._condition(published, chosen)
+            return published.state, self._items(published, condition, limit)
 
-        contents: tuple[State, Vectors, list[Hashable], list[dict[str, Any]]] = self._ledger.read(
-            work
-        )
-        return contents
+        return self._ledger.read(work)
 
-    def _items(self, published: Publication, words: Sequence[str]) -> list[Sequence[Any]]:
-        """Keys, originals and more of all items, row by row."""
+    def contents(self) -> tuple[State, Vectors, list[Item]]:
+        """All that is there, row by row: vectors and items."""
+
+        def work(published: Publication) -> tuple[State, Vectors, list[Item]]:
+            vectors = tables.vectors_at(self.session, published, None)
+            return published.state, vectors, self._items(published, None, None)
+
+        return self._ledger.read(work)
+
+    def _items(
+        self, published: Publication, condition: str | None, limit: int | None
+    ) -> list[Item]:
+        state = published.state
+        found = self._selected(published, tables.record_words(state), condition, limit)
+        return [(*one[:2], *tables.record_values(state, one[2:])) for one in found]
+
+    def _selected(
+        self,
+        published: Publication,
+        words: Sequence[str],
+        condition: str | None = None,
+        limit: int | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """Keys, originals and more, row by row."""
         selected = ", ".join([KEY, "hex(imgembed_original)", *words])
+        kept = published.visible if condition is None else f"{published.visible} AND {condition}"
+        first = "" if limit is None else f" LIMIT {limit}"
         found = self.session.rows(
-            f"SELECT {selected} FROM {named(published.table)} WHERE {published.visible} "
-            "ORDER BY imgembed_slot"
+            f"SELECT {selected} FROM {named(published.table)} WHERE {kept} "
+            f"ORDER BY imgembed_slot{first}"
         )
         return [
             (key, None if original is None else bytes.fromhex(original), *values)

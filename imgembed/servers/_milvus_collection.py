@@ -3,7 +3,7 @@
 import base64
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -128,7 +128,7 @@ class MilvusCollection:
             condition = one_of(field, values[start : start + step])
             yield from self._queried(str(condition.text), fields)
 
-    def pages(self, state: State, fields: Sequence[str], text: str = "") -> Iterator[list[Entity]]:
+    def pages(self, state: State, fields: Sequence[str], text: str = "") -> Generator[list[Entity]]:
         """All entities that a filter keeps, in order of their slots, some at a time."""
         step = _MOST_LISTED if set(fields) <= {KEY, ORIGINAL} else _MOST_ENTITIES
         if VECTOR in fields:

@@ -9,8 +9,10 @@ import re
 import uuid
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from pymilvus import MilvusClient, MilvusException
 
 from ..index._record_values import as_columns, as_list
-from ._columns import Batch, record_of, rows_by_columns
+from ._columns import Batch, rows_by_columns
 from ._conditions import read_condition
 from ._errors import ServerError, ServerTableError, missing_index, older_index
 from ._keys import (
@@ -69,6 +71,7 @@ from ._state import State
 from ._store import (
     Chosen,
     Found,
+    Item,
     Tuning,
     Vectors,
     check_params,
@@ -247,20 +250,31 @@ class MilvusStore:
 
         return self._read(work)
 
-    def contents(self) -> tuple[State, Vectors, list[Hashable], list[dict[str, Any]]]:
-        """All that is there, row by row: vectors, ids and records."""
+    def items(self, chosen: Chosen, limit: int | None) -> tuple[State, list[Item]]:
+        """What is chosen, row by row; the first of them, if there is a limit."""
 
-        def work(collection: MilvusCollection, state: State) -> Any:
+        def work(collection: MilvusCollection, state: State) -> tuple[State, list[Item]]:
+            condition = self._condition(collection, state, chosen)
+            if condition.text is False:
+                return state, []
+            text = "" if condition.text is True else str(condition.text)
+            with closing(collection.pages(state, [KEY, *record_fields(state)], text)) as pages:
+                some = islice(chain.from_iterable(pages), limit)
+                return state, [values_of(state, one) for one in some]
+
+        return self._read(work)
+
+    def contents(self) -> tuple[State, Vectors, list[Item]]:
+        """All that is there, row by row: vectors and items."""
+
+        def work(collection: MilvusCollection, state: State) -> tuple[State, Vectors, list[Item]]:
             pages = collection.pages(state, [VECTOR, KEY, *record_fields(state)])
             entities = [one for page in pages for one in page]
             vectors = np.array([one[VECTOR] for one in entities], np.float32)
-            values = [values_of(state, one) for one in entities]
-            records = [record_of(state.kinds, row[2:]) for row in values]
             shaped = vectors.reshape(len(entities), state.n_features)
-            return state, shaped, [id_of(*row[:2]) for row in values], records
+            return state, shaped, [values_of(state, one) for one in entities]
 
-        found: tuple[State, Vectors, list[Hashable], list[dict[str, Any]]] = self._read(work)
-        return found
+        return self._read(work)
 
     # How changes and reads are made.
 

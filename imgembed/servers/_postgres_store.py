@@ -13,7 +13,7 @@ from psycopg import errors, sql
 from ..index import WhereError
 from ..index._record_values import as_columns, as_list
 from . import _postgres_table as tables
-from ._columns import Batch, record_of, rows_by_columns
+from ._columns import Batch, rows_by_columns
 from ._conditions import read_condition
 from ._errors import (
     ServerCredentialsError,
@@ -48,6 +48,7 @@ from ._state import State
 from ._store import (
     Chosen,
     Found,
+    Item,
     Tuning,
     Vectors,
     check_params,
@@ -274,22 +275,41 @@ class PostgresStore:
 
         return self._read(work)
 
-    def contents(self) -> tuple[State, Vectors, list[Hashable], list[dict[str, Any]]]:
-        """All that is there, row by row: vectors, ids and records."""
-        table = sql.Identifier(self.table)
+    def items(self, chosen: Chosen, limit: int | None) -> tuple[State, list[Item]]:
+        """What is chosen, row by row; the first of them, if there is a limit."""
 
-        def work(connection: Connection, state: State) -> Any:
-            columns = [sql.Identifier(name) for name in (KEY, *state.kinds)]
-            query = sql.SQL("SELECT {}, {} FROM {} ORDER BY {}").format(
-                ORIGINAL, sql.SQL(", ").join(columns), table, SLOT
-            )
-            rows = connection.cursor(binary=True).execute(query).fetchall()
-            ids = [id_of(key, original) for original, key, *_ in rows]
-            records = [record_of(state.kinds, row[2:]) for row in rows]
-            return state, vectors_at(connection, table, state, None), ids, records
+        def work(connection: Connection, state: State) -> tuple[State, list[Item]]:
+            condition = self._condition(connection, state, chosen)
+            return state, self._items(connection, state, condition, limit)
 
-        found: tuple[State, Vectors, list[Hashable], list[dict[str, Any]]] = self._read(work)
-        return found
+        return self._read(work)
+
+    def contents(self) -> tuple[State, Vectors, list[Item]]:
+        """All that is there, row by row: vectors and items."""
+
+        def work(connection: Connection, state: State) -> tuple[State, Vectors, list[Item]]:
+            vectors = vectors_at(connection, sql.Identifier(self.table), state, None)
+            return state, vectors, self._items(connection, state, ALL, None)
+
+        return self._read(work)
+
+    def _items(
+        self,
+        connection: Connection,
+        state: State,
+        condition: PostgresCondition,
+        limit: int | None,
+    ) -> list[Item]:
+        words = [sql.Identifier(KEY), ORIGINAL, *map(sql.Identifier, state.kinds)]
+        query = sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT {}").format(
+            sql.SQL(", ").join(words),
+            sql.Identifier(self.table),
+            condition.sql,
+            SLOT,
+            sql.Literal(limit),
+        )
+        with connection.cursor(binary=True) as cursor:
+            return cursor.execute(query, dict(condition.values)).fetchall()
 
     # How changes and reads are made.
 

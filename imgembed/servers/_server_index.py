@@ -12,14 +12,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..base import check_choice
 from ..index import NearestNeighborIndex, Neighbors, RecallEstimate
-from ..index._checks import check_vectors
+from ..index._checks import check_limit, check_vectors
 from ..index._fingerprint import FilledBy
 from ..index._sparse import without_self
 from ._columns import record_of
 from ._credentials import Address
 from ._keys import id_of, keys_of
 from ._state import State
-from ._store import Chosen, Found, Parameters, Store, Tuning, unknown_recall
+from ._store import Chosen, Found, Item, Parameters, Store, Tuning, unknown_recall
 
 # Parameters that the state of an index keeps, and those that it shares with the embedded one.
 _KEPT = ("metric", "algorithm", "storage", "partitions", "M", "ef_construction")
@@ -129,7 +129,7 @@ class ServerIndex(BaseEstimator, ABC):
             If the server does not answer.
         """
         check_is_fitted(self)
-        state, vectors, ids, records = self._store.contents()
+        state, vectors, items = self._store.contents()
         index = NearestNeighborIndex(
             self.n_neighbors,
             state.metric,
@@ -139,6 +139,7 @@ class ServerIndex(BaseEstimator, ABC):
             target_recall=self.target_recall,
             storage="float16" if state.storage == "float16" else "float32",
         )
+        ids, records = _ids_of(items), _records_of(state, items)
         index.fit(vectors, ids=ids, records=records if state.kinds else None)
         index._filled_by = state.filled_by
         return index
@@ -382,9 +383,44 @@ class ServerIndex(BaseEstimator, ABC):
         if X is None:
             raise ValueError("search needs queries X; kneighbors takes those of the index")
         state, found, rows = self._found(X, n_neighbors, where, params, exact, embedder, True)
-        ids = [[id_of(*one[:2]) for one in row] for row in found.others]
-        records = [[record_of(state.kinds, one[2:]) for one in row] for row in found.others]
+        ids = [_ids_of(row) for row in found.others]
+        records = [_records_of(state, row) for row in found.others]
         return Neighbors(ids, found.distances, rows, records)
+
+    def select(
+        self, where: Any = None, *, params: Parameters = None, limit: int | None = None
+    ) -> dict[Hashable, dict[str, Any]]:
+        """Ids and records of what satisfies a condition, without any query.
+
+        Parameters
+        ----------
+        where : str, array of bool of shape (n_images,) or sequence of ids, optional
+            What is wanted, as in :meth:`kneighbors`; by default all.
+        params : sequence or mapping, optional
+            Values for ``?`` or ``:name`` in the condition.
+        limit : int, optional
+            How many at most: the first ones.
+
+        Returns
+        -------
+        records : dict of hashable to dict
+            The record of each id, in the order of the rows.
+
+        Raises
+        ------
+        NotFittedError
+            Before fit.
+        ValueError
+            If the limit is negative.
+        WhereError
+            If the condition is none on the columns, or not one that servers have.
+        ServerError
+            If the server does not answer.
+        """
+        check_is_fitted(self)
+        check_limit(limit)
+        state, items = self._store.items(Chosen(where, params), limit)
+        return dict(zip(_ids_of(items), _records_of(state, items), strict=True))
 
     def vectors_at(self, rows: Any) -> NDArray[np.float32]:
         """The vectors of some rows.
@@ -638,6 +674,14 @@ class ServerIndex(BaseEstimator, ABC):
         check_scalar(self.timeout, "timeout", (int, float), min_val=0.001, max_val=1e6)
         check_choice("metric", self.metric, ("cosine", "euclidean", "ip"))
         check_choice("algorithm", self.algorithm, ("auto", "hnsw", "exact"))
+
+
+def _ids_of(items: Sequence[Item]) -> list[Hashable]:
+    return [id_of(*item[:2]) for item in items]
+
+
+def _records_of(state: State, items: Sequence[Item]) -> list[dict[str, Any]]:
+    return [record_of(state.kinds, item[2:]) for item in items]
 
 
 def check_table_name(table: Any, n_bytes: int) -> None:

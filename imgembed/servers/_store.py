@@ -12,6 +12,8 @@ from ._state import State
 
 Vectors = NDArray[np.float32]
 Parameters = Sequence[Any] | Mapping[str, Any] | None
+#: Key, original and values of the columns of an item.
+Item = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,13 @@ class Found(NamedTuple):
         Ascending; inf where fewer were found.
     slots : ndarray of shape (n_queries, n_neighbors), dtype int64
         -1 where fewer were found.
-    others : list of list of tuple
-        Of each neighbour that was found key, original and records, if they were asked for.
+    others : list of list of Item
+        The neighbours that were found, if they were asked for.
     """
 
     distances: NDArray[np.float64]
     slots: NDArray[np.int64]
-    others: list[list[tuple[Any, ...]]]
+    others: list[list[Item]]
 
 
 class Store(Protocol):
@@ -94,8 +96,11 @@ class Store(Protocol):
     def vectors(self, rows: NDArray[np.int64] | None) -> Vectors:
         """The vectors of rows, or of all."""
 
-    def contents(self) -> tuple[State, Vectors, list[Hashable], list[dict[str, Any]]]:
-        """All that is there, row by row: vectors, ids and records."""
+    def items(self, chosen: Chosen, limit: int | None) -> tuple[State, list[Item]]:
+        """What is chosen, row by row; the first of them, if there is a limit."""
+
+    def contents(self) -> tuple[State, Vectors, list[Item]]:
+        """All that is there, row by row: vectors and items."""
 
     def close(self) -> None:
         """End the connections."""
