@@ -36,6 +36,13 @@ class WithOtherRows(NearestNeighborIndex):
         return Neighbors(found.ids, found.distances, found.rows + 1, found.records)
 
 
+class WithoutOrder(NearestNeighborIndex):
+    """Selects what was added last first."""
+
+    def select(self, where: Any = None, **asked: Any) -> Any:
+        return dict(reversed(super().select(where, **asked).items()))
+
+
 class WithPartialRemoval(NearestNeighborIndex):
     """Removes the ids that it knows before it says that it does not know the others."""
 
@@ -68,6 +75,7 @@ class WithPoorRecall(NearestNeighborIndex):
     [
         (WithoutConditions(), "check_conditions", "LIKE"),
         (WithOtherRows(), "check_exact_search", "rows are others"),
+        (WithoutOrder(), "check_conditions", r"select\('price < 50'"),
         (WithPartialRemoval(), "check_wrong_input", "has changed the index"),
         (WithoutFingerprint(), "check_fingerprint", "must raise FingerprintError"),
         (WithPoorRecall(), "check_recall", "the recall where None"),

@@ -198,7 +198,7 @@ class Rankings:
         """What the search finds, as hits."""
         condition = where or None
         if query is None:
-            selected = self._search.index_.select(condition, limit=n_hits)
+            selected: dict[Any, Any] = self._search.index_.select(condition, limit=n_hits)
             return [Hit(i, None, None, record) for i, record in selected.items()]
         if query.kind == "text":
             result = self._search.search(text=query.value, n_neighbors=n_hits, where=condition)
