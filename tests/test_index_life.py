@@ -327,8 +327,8 @@ def test_every_call_before_fit_says_so() -> None:
         "update_records": (["a"], [{}]), "kneighbors": (), "search": ([[0.0]],),
         "radius_neighbors": (), "near_duplicates": (), "calibrate": (), "recall_curve": (),
         "transform": ([[0.0]],), "save": ("nowhere",), "check_embedder": (None,),
-        "vectors_at": ([0],), "get_feature_names_out": (), "__len__": (), "__iter__": (),
-        "__contains__": ("a",),
+        "vectors_at": ([0],), "select": (), "get_feature_names_out": (), "__len__": (),
+        "__iter__": (), "__contains__": ("a",),
     }  # fmt: skip
     others = {"fit", "fit_transform", "load", "get_params", "set_params", "set_output",
               "get_metadata_routing"}  # fmt: skip

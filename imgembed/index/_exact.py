@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from ._found import ordered
 from ._vector_store import VectorStore
 
 Floats = NDArray[np.float32]
@@ -101,7 +102,7 @@ def rank_candidates(
     for i, (query, candidates) in enumerate(zip(queries, rows, strict=True)):
         distances[i] = paired_distances(store.take(candidates), query[np.newaxis], metric)
     order = np.lexsort((rows, distances), axis=1)
-    return np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1)
+    return ordered(distances, rows, order)
 
 
 def paired_distances(vectors: Floats, queries: Floats, metric: str) -> Distances:

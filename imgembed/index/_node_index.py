@@ -12,7 +12,7 @@ from .._vectors import normalise_rows
 from ..base import PROGRESS_DELAY
 from ._costs import vectors_per_candidate
 from ._exact import exact_neighbors, paired_distances, rank_candidates
-from ._found import Distances, Found, allowed_first, fitted, merged
+from ._found import Distances, Found, allowed_first, fitted, merged, ordered
 from ._hnsw import Graph
 from ._projection import Projection
 from ._rounding import stored_recall
@@ -437,7 +437,7 @@ class NodeIndex:
         vectors = self.store.take(nodes[query, place])
         distances[query, place] = paired_distances(vectors, queries[query], "cosine")
         order = np.lexsort((nodes, distances), axis=1)
-        return np.take_along_axis(distances, order, 1), np.take_along_axis(nodes, order, 1)
+        return ordered(distances, nodes, order)
 
     # Storage.
 
