@@ -32,7 +32,7 @@ from imgembed import (
     UnknownIdError,
 )
 from imgembed.servers import _clickhouse_search
-from imgembed.servers._clickhouse_session import ClickHouseSession
+from imgembed.servers.clickhouse._session import ClickHouseSession
 from imgembed.testing import check_index
 
 pytestmark = pytest.mark.clickhouse

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from imgembed import ClickHouseIndex, NearestNeighborIndex, ServerError, WhereError
 from imgembed._check_index import CONDITIONS
-from imgembed.servers._clickhouse_rows import blocks, read_slots, read_vectors
-from imgembed.servers._clickhouse_sql import clickhouse_condition, named, quoted
-from imgembed.servers._clickhouse_state import following, new_tag
 from imgembed.servers._columns import Batch
 from imgembed.servers._conditions import read_condition
+from imgembed.servers.clickhouse._rows import blocks, read_slots, read_vectors
+from imgembed.servers.clickhouse._sql import clickhouse_condition, named, quoted
+from imgembed.servers.clickhouse._state import following, new_tag
 
 COLUMNS = {
     "price": "real",
@@ -238,7 +238,7 @@ def test_a_block_begins_with_its_types_and_holds_all_rows(
 
 
 def test_rounding_to_bfloat16_is_to_the_nearest_even() -> None:
-    from imgembed.servers._clickhouse_rows import _as_bfloat16
+    from imgembed.servers.clickhouse._rows import _as_bfloat16
 
     values = np.array([1.0, 1.00390625, 1.01171875, -2.5, 1e15], np.float32)
     kept = (_as_bfloat16(values).astype(np.uint32) << 16).view(np.float32)

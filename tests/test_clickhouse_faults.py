@@ -30,7 +30,7 @@ from imgembed import (
     ServerUnavailableError,
 )
 from imgembed.servers import _clickhouse_ledger, _clickhouse_session
-from imgembed.servers._clickhouse_session import ClickHouseSession
+from imgembed.servers.clickhouse._session import ClickHouseSession
 
 pytestmark = pytest.mark.clickhouse
 

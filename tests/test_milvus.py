@@ -36,8 +36,8 @@ from imgembed import (
     WhereError,
 )
 from imgembed.servers import _milvus_decided, _milvus_store
-from imgembed.servers._milvus_state import STATES
-from imgembed.servers._milvus_store import MilvusStore
+from imgembed.servers.milvus._state import STATES
+from imgembed.servers.milvus._store import MilvusStore
 from imgembed.testing import check_index
 
 pytestmark = pytest.mark.milvus
@@ -146,7 +146,7 @@ def test_more_neighbours_than_milvus_finds_are_found_here(
 ) -> None:
     index = MilvusIndex(server.uri, "manyfound").fit(vectors)
     wanted = index.kneighbors(vectors[:4], 250)
-    monkeypatch.setattr("imgembed.servers._milvus_store.LARGEST_K", 200)
+    monkeypatch.setattr("imgembed.servers.milvus._store.LARGEST_K", 200)
     found = index.kneighbors(vectors[:4], 250)
     assert np.array_equal(found[1], wanted[1])
     assert np.allclose(found[0], wanted[0], atol=1e-6)

@@ -11,7 +11,7 @@ from imgembed import MilvusIndex
 from imgembed._check_index import CONDITIONS
 from imgembed.servers._conditions import read_condition
 from imgembed.servers._expressions import Column, Expression, Operation, Value
-from imgembed.servers._milvus_conditions import (
+from imgembed.servers.milvus._conditions import (
     MilvusCondition,
     field_of,
     milvus_condition,

@@ -25,8 +25,8 @@ from imgembed import (
     ServerUnavailableError,
     ServerVersionError,
 )
-from imgembed.servers._milvus_collection import MilvusCollection
-from imgembed.servers._milvus_session import MilvusSession
+from imgembed.servers.milvus._collection import MilvusCollection
+from imgembed.servers.milvus._session import MilvusSession
 
 pytestmark = pytest.mark.milvus
 

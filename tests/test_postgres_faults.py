@@ -26,7 +26,7 @@ from imgembed import (
     ServerError,
     ServerTimeoutError,
 )
-from imgembed.servers._postgres_session import PostgresSession
+from imgembed.servers.postgres._session import PostgresSession
 
 pytestmark = pytest.mark.postgres
 

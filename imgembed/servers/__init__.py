@@ -1,6 +1,5 @@
 """The same index, held by servers."""
 
-from ._clickhouse import ClickHouseIndex
 from ._errors import (
     ServerCredentialsError,
     ServerError,
@@ -9,8 +8,9 @@ from ._errors import (
     ServerUnavailableError,
     ServerVersionError,
 )
-from ._milvus import MilvusIndex
-from ._postgres import PostgresIndex
+from .clickhouse import ClickHouseIndex
+from .milvus import MilvusIndex
+from .postgres import PostgresIndex
 
 __all__ = [
     "ClickHouseIndex",

@@ -390,7 +390,7 @@ class ServerIndex(BaseEstimator, ABC):
     def select(
         self, where: Any = None, *, params: Parameters = None, limit: int | None = None
     ) -> dict[Hashable, dict[str, Any]]:
-        """Ids and records of what satisfies a condition, without any query.
+        """Select ids and records by a condition, without any query.
 
         Parameters
         ----------

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pymilvus import DataType, MilvusClient
 
-from ._columns import KEPT_AS, Batch, fitted_columns
-from ._errors import ServerTableError
-from ._milvus_conditions import KEY, ORIGINAL, SLOT, VECTOR, field_of, one_of
-from ._milvus_session import when_loaded
-from ._rows import Slots
-from ._state import State
-from ._store import Vectors
+from .._columns import KEPT_AS, Batch, fitted_columns
+from .._errors import ServerTableError
+from .._rows import Slots
+from .._state import State
+from .._store import Vectors
+from ._conditions import KEY, ORIGINAL, SLOT, VECTOR, field_of, one_of
+from ._session import when_loaded
 
 Entity = dict[str, Any]
 

@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from ..index import WhereError
-from ..index._record_values import COLUMN_KINDS
-from ..index._records import Records
-from ._expressions import Expression
-from ._keys import id_of
-from ._milvus_collection import MilvusCollection
-from ._milvus_conditions import KEY, SLOT, MilvusCondition, columns_of, field_of, one_of
-from ._state import State
-from ._store import Chosen
+from ...index import WhereError
+from ...index._record_values import COLUMN_KINDS
+from ...index._records import Records
+from .._expressions import Expression
+from .._keys import id_of
+from .._state import State
+from .._store import Chosen
+from ._collection import MilvusCollection
+from ._conditions import KEY, SLOT, MilvusCondition, columns_of, field_of, one_of
 
 #: Items whose columns are read for a condition that Milvus cannot say.
 MOST_READ = 100_000

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._clickhouse_sql import SQL_TYPES
-from ._columns import KEPT_AS, Batch
-from ._rows import Slots
-from ._state import State
-from ._store import Vectors
+from .._columns import KEPT_AS, Batch
+from .._rows import Slots
+from .._state import State
+from .._store import Vectors
+from ._sql import SQL_TYPES
 
 #: Columns that every table has before those of the records, and their types.
 OWN_TYPES: Mapping[str, str] = {

@@ -6,10 +6,20 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from . import _clickhouse_table as tables
-from ._clickhouse_session import ClickHouseSession
-from ._clickhouse_sql import named
-from ._clickhouse_state import (
+from .._errors import (
+    ServerCredentialsError,
+    ServerError,
+    ServerTableError,
+    ServerTimeoutError,
+    ServerUnavailableError,
+    missing_index,
+    older_index,
+)
+from .._state import State
+from . import _table as tables
+from ._session import ClickHouseSession
+from ._sql import named
+from ._state import (
     Publication,
     create_states,
     delete,
@@ -20,16 +30,6 @@ from ._clickhouse_state import (
     read_publication,
     settle,
 )
-from ._errors import (
-    ServerCredentialsError,
-    ServerError,
-    ServerTableError,
-    ServerTimeoutError,
-    ServerUnavailableError,
-    missing_index,
-    older_index,
-)
-from ._state import State
 
 Result = TypeVar("Result")
 

@@ -19,56 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pymilvus import MilvusClient, MilvusException
 
-from ..index._record_values import as_columns, as_list
-from ._columns import Batch, rows_by_columns
-from ._conditions import read_condition
-from ._errors import ServerError, ServerTableError, missing_index, older_index
-from ._keys import (
+from ...index._record_values import as_columns, as_list
+from .._columns import Batch, rows_by_columns
+from .._conditions import read_condition
+from .._errors import ServerError, ServerTableError, missing_index, older_index
+from .._keys import (
     id_of,
     keys_of,
     keys_of_some,
     refuse_present,
     require_present,
 )
-from ._milvus_changes import (
-    Change,
-    added,
-    as_they_are,
-    check_kinds,
-    made,
-    mended,
-    placed,
-    with_records_that_are_there,
-)
-from ._milvus_collection import (
-    MilvusCollection,
-    encoded_columns,
-    record_fields,
-    values_of,
-)
-from ._milvus_conditions import (
-    ALL,
-    KEY,
-    ORIGINAL,
-    SLOT,
-    VECTOR,
-    MilvusCondition,
-    milvus_condition,
-    one_of,
-)
-from ._milvus_decided import decided_here
-from ._milvus_search import (
-    LARGEST_EF,
-    LARGEST_K,
-    Search,
-    found_by_server,
-    found_here,
-)
-from ._milvus_session import CollectionGoneError, MilvusSession
-from ._milvus_state import Held, create_states, read_held, write_held
-from ._rows import Remembered, Rows, Slots
-from ._state import State
-from ._store import (
+from .._rows import Remembered, Rows, Slots
+from .._state import State
+from .._store import (
     Chosen,
     Found,
     Item,
@@ -78,6 +42,42 @@ from ._store import (
     is_mask,
     listed_entries,
 )
+from ._changes import (
+    Change,
+    added,
+    as_they_are,
+    check_kinds,
+    made,
+    mended,
+    placed,
+    with_records_that_are_there,
+)
+from ._collection import (
+    MilvusCollection,
+    encoded_columns,
+    record_fields,
+    values_of,
+)
+from ._conditions import (
+    ALL,
+    KEY,
+    ORIGINAL,
+    SLOT,
+    VECTOR,
+    MilvusCondition,
+    milvus_condition,
+    one_of,
+)
+from ._decided import decided_here
+from ._search import (
+    LARGEST_EF,
+    LARGEST_K,
+    Search,
+    found_by_server,
+    found_here,
+)
+from ._session import CollectionGoneError, MilvusSession
+from ._state import Held, create_states, read_held, write_held
 
 Result = TypeVar("Result")
 

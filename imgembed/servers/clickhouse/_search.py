@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ._clickhouse_rows import VECTOR
-from ._clickhouse_session import ClickHouseSession
-from ._clickhouse_sql import KEY, named, quoted
-from ._clickhouse_state import Publication
-from ._clickhouse_table import among_slots, graph_distance, record_values, record_words
-from ._state import State
-from ._store import Found, Vectors
+from .._state import State
+from .._store import Found, Vectors
+from ._rows import VECTOR
+from ._session import ClickHouseSession
+from ._sql import KEY, named, quoted
+from ._state import Publication
+from ._table import among_slots, graph_distance, record_values, record_words
 
 #: More neighbours than that are compared with all.
 MOST_FROM_GRAPH = 1_000

@@ -7,8 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._columns import EXACT_INTEGERS, Batch, rounded_integers
-from ._milvus_collection import (
+from .._columns import EXACT_INTEGERS, Batch, rounded_integers
+from .._recall import measured_recall, n_held_back
+from .._rows import Slots
+from .._state import State
+from .._store import Found, Tuning, Vectors
+from ._collection import (
     MilvusCollection,
     Place,
     as_kept,
@@ -17,12 +21,8 @@ from ._milvus_collection import (
     record_fields,
     values_of,
 )
-from ._milvus_conditions import KEY, SLOT, VECTOR, field_of
-from ._milvus_search import Search, found_by_server, nearest_among
-from ._recall import measured_recall, n_held_back
-from ._rows import Slots
-from ._state import State
-from ._store import Found, Tuning, Vectors
+from ._conditions import KEY, SLOT, VECTOR, field_of
+from ._search import Search, found_by_server, nearest_among
 
 _EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024, 1_536, 2_048)
 

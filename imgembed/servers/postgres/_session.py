@@ -18,10 +18,10 @@ from pgvector.psycopg import register_vector
 from psycopg import IsolationLevel, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from ..index import WhereError
-from ._attempts import until_back
-from ._credentials import without_password
-from ._errors import (
+from ...index import WhereError
+from .._attempts import until_back
+from .._credentials import without_password
+from .._errors import (
     ServerCredentialsError,
     ServerError,
     ServerTimeoutError,

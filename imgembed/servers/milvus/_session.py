@@ -12,10 +12,10 @@ import grpc
 from packaging.version import Version
 from pymilvus import MilvusClient, MilvusException
 
-from ..index import WhereError
-from ._attempts import until_back
-from ._credentials import without_password
-from ._errors import (
+from ...index import WhereError
+from .._attempts import until_back
+from .._credentials import without_password
+from .._errors import (
     ServerCredentialsError,
     ServerError,
     ServerTableError,

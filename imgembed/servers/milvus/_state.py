@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from pymilvus import DataType, MilvusClient, MilvusException
 
-from ._milvus_session import when_loaded
-from ._state import State
+from .._state import State
+from ._session import when_loaded
 
 STATES = "imgembed_indexes"
 _NAME, _STATE, _VECTOR = "index_name", "state", "no_vector"

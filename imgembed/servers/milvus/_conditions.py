@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..index._record_values import INT64, is_utf8
-from ._expressions import NUMBERS, Column, Expression, Operation, Value
+from ...index._record_values import INT64, is_utf8
+from .._expressions import NUMBERS, Column, Expression, Operation, Value
 
 #: Fields of a collection.
 KEY, SLOT, VECTOR, ORIGINAL = (
@@ -76,7 +76,7 @@ def milvus_condition(expression: Expression, columns: Sequence[str]) -> MilvusCo
     Examples
     --------
     >>> from imgembed.servers._conditions import read_condition
-    >>> from imgembed.servers._milvus_conditions import milvus_condition
+    >>> from imgembed.servers.milvus._conditions import milvus_condition
     >>> kinds = {"price": "integer", "name": "text"}
     >>> milvus_condition(read_condition("NOT price < 50", None, kinds), list(kinds))
     MilvusCondition(text='c_price >= 50', is_exact=True)

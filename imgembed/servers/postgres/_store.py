@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import errors, sql
 
-from ..index import WhereError
-from ..index._record_values import as_columns, as_list
-from . import _postgres_table as tables
-from ._columns import Batch, rows_by_columns
-from ._conditions import read_condition
-from ._errors import (
+from ...index import WhereError
+from ...index._record_values import as_columns, as_list
+from .._columns import Batch, rows_by_columns
+from .._conditions import read_condition
+from .._errors import (
     ServerCredentialsError,
     ServerError,
     ServerTableError,
@@ -24,8 +23,22 @@ from ._errors import (
     missing_index,
     older_index,
 )
-from ._keys import id_of, keys_of, keys_of_some, refuse_present, require_present
-from ._postgres_search import (
+from .._keys import id_of, keys_of, keys_of_some, refuse_present, require_present
+from .._recall import measured_recall, n_held_back
+from .._rows import Remembered, Rows, Slots
+from .._state import State
+from .._store import (
+    Chosen,
+    Found,
+    Item,
+    Tuning,
+    Vectors,
+    check_params,
+    is_mask,
+    listed_entries,
+)
+from . import _table as tables
+from ._search import (
     ALL,
     LARGEST_EF,
     MOST_SENT,
@@ -39,22 +52,9 @@ from ._postgres_search import (
     share_kept,
     vectors_at,
 )
-from ._postgres_session import Connection, PostgresSession
-from ._postgres_sql import KEY, PostgresCondition, postgres_condition
-from ._postgres_state import create_states, read_state, state_query, write_state
-from ._recall import measured_recall, n_held_back
-from ._rows import Remembered, Rows, Slots
-from ._state import State
-from ._store import (
-    Chosen,
-    Found,
-    Item,
-    Tuning,
-    Vectors,
-    check_params,
-    is_mask,
-    listed_entries,
-)
+from ._session import Connection, PostgresSession
+from ._sql import KEY, PostgresCondition, postgres_condition
+from ._state import create_states, read_state, state_query, write_state
 
 Result = TypeVar("Result")
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from psycopg import sql
 
-from ._expressions import Column, Expression, Value
+from .._expressions import Column, Expression, Value
 
 KEY = "imgembed_key"
 
@@ -97,7 +97,7 @@ def postgres_condition(expression: Expression) -> PostgresCondition:
     Examples
     --------
     >>> from imgembed.servers._conditions import read_condition
-    >>> from imgembed.servers._postgres_sql import postgres_condition
+    >>> from imgembed.servers.postgres._sql import postgres_condition
     >>> written = postgres_condition(read_condition("price < 50", None, {"price": "integer"}))
     >>> written.sql.as_string(), written.values
     ('("price" < (%(v0)s::bigint))', {'v0': 50})

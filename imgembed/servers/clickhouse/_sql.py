@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
-from ..index import WhereError
-from ._expressions import Column, Expression, Operation, Value
+from ...index import WhereError
+from .._expressions import Column, Expression, Operation, Value
 
 KEY = "imgembed_key"
 
@@ -92,7 +92,7 @@ def clickhouse_condition(expression: Expression) -> str:
     Examples
     --------
     >>> from imgembed.servers._conditions import read_condition
-    >>> from imgembed.servers._clickhouse_sql import clickhouse_condition
+    >>> from imgembed.servers.clickhouse._sql import clickhouse_condition
     >>> clickhouse_condition(read_condition("price < 50", None, {"price": "integer"}))
     "(`price` < CAST('50' AS Nullable(Int64)))"
     """

@@ -2,11 +2,11 @@
 
 from typing import Self
 
-from .._optional import import_optional
-from ..base import check_choice
-from ..index import NearestNeighborIndex
-from ._server_index import ServerIndex, check_table_name
-from ._store import Store
+from ..._optional import import_optional
+from ...base import check_choice
+from ...index import NearestNeighborIndex
+from .._server_index import ServerIndex, check_table_name
+from .._store import Store
 
 # Names of the tables that hold the rows are made from it.
 _LONGEST_TABLE_NAME = 40
@@ -198,8 +198,8 @@ class ClickHouseIndex(ServerIndex):
             import_optional(module, extra="clickhouse", needed_by="ClickHouseIndex")
         if isinstance(self.dsn, str) and self.dsn.startswith("chdb:"):
             import_optional("chdb", extra="chdb", needed_by="ClickHouseIndex('chdb:///folder')")
-        from ._clickhouse_session import ClickHouseSession
-        from ._clickhouse_store import ClickHouseStore
+        from ._session import ClickHouseSession
+        from ._store import ClickHouseStore
 
         timeout = float(self.timeout)
         return ClickHouseStore(ClickHouseSession(self.dsn, timeout), self.table, timeout)

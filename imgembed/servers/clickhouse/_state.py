@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ._clickhouse_session import ClickHouseSession
-from ._clickhouse_sql import named, quoted
-from ._errors import ServerTableError, ServerTimeoutError, ServerUnavailableError
-from ._state import State
+from .._errors import ServerTableError, ServerTimeoutError, ServerUnavailableError
+from .._state import State
+from ._session import ClickHouseSession
+from ._sql import named, quoted
 
 STATES = "imgembed_indexes"
 #: What the tables and views of indexes have as their comment.

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from pgvector import HalfVector
 from psycopg import sql
 
-from ._columns import EXACT_INTEGERS, KEPT_AS, Batch, fitted_columns, rounded_integers
-from ._postgres_search import (
+from .._columns import EXACT_INTEGERS, KEPT_AS, Batch, fitted_columns, rounded_integers
+from .._state import State
+from ._search import (
     ORIGINAL,
     SLOT,
     VECTOR,
     graph_column,
     operator_class,
 )
-from ._postgres_session import Connection
-from ._postgres_sql import KEY, SQL_TYPES, named
-from ._state import State
+from ._session import Connection
+from ._sql import KEY, SQL_TYPES, named
 
 _KEY = sql.Identifier(KEY)
 _COPY_TYPES = {

@@ -8,20 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..index._record_values import as_columns, as_list
-from . import _clickhouse_table as tables
-from ._clickhouse_ledger import ClickHouseLedger, Draft, there
-from ._clickhouse_search import MOST_FROM_GRAPH, Search, nearest, spread_of
-from ._clickhouse_session import ClickHouseSession
-from ._clickhouse_sql import KEY, clickhouse_condition, named
-from ._clickhouse_state import Publication, following
-from ._columns import Batch, rows_by_columns
-from ._conditions import read_condition
-from ._keys import id_of, keys_of, keys_of_some, refuse_present, require_present
-from ._recall import measured_recall, n_held_back
-from ._rows import Remembered, Rows, Slots
-from ._state import State
-from ._store import (
+from ...index._record_values import as_columns, as_list
+from .._columns import Batch, rows_by_columns
+from .._conditions import read_condition
+from .._keys import id_of, keys_of, keys_of_some, refuse_present, require_present
+from .._recall import measured_recall, n_held_back
+from .._rows import Remembered, Rows, Slots
+from .._state import State
+from .._store import (
     Chosen,
     Found,
     Item,
@@ -31,6 +25,12 @@ from ._store import (
     is_mask,
     listed_entries,
 )
+from . import _table as tables
+from ._ledger import ClickHouseLedger, Draft, there
+from ._search import MOST_FROM_GRAPH, Search, nearest, spread_of
+from ._session import ClickHouseSession
+from ._sql import KEY, clickhouse_condition, named
+from ._state import Publication, following
 
 _EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_000, 1_500, 2_000)
 _LARGEST_EF = 10_000

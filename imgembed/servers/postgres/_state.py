@@ -2,8 +2,8 @@
 
 from psycopg import sql
 
-from ._postgres_session import Connection
-from ._state import State
+from .._state import State
+from ._session import Connection
 
 _STATES = sql.Identifier("imgembed_indexes")
 

@@ -9,10 +9,10 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
-from ._postgres_session import Connection
-from ._postgres_sql import KEY, PostgresCondition, named
-from ._state import State
-from ._store import Found, Vectors
+from .._state import State
+from .._store import Found, Vectors
+from ._session import Connection
+from ._sql import KEY, PostgresCondition, named
 
 Cursor = psycopg.Cursor[Any]
 

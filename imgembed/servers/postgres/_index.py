@@ -5,11 +5,11 @@ from typing import Self
 import numpy as np
 from sklearn.utils import check_scalar
 
-from .._optional import import_optional
-from ..base import check_choice
-from ..index import NearestNeighborIndex
-from ._server_index import ServerIndex, check_table_name
-from ._store import Store
+from ..._optional import import_optional
+from ...base import check_choice
+from ...index import NearestNeighborIndex
+from .._server_index import ServerIndex, check_table_name
+from .._store import Store
 
 # The widest vectors of pgvector's types, and of HNSW in half precision.
 _WIDEST = 16_000
@@ -206,8 +206,8 @@ class PostgresIndex(ServerIndex):
     def _new_store(self) -> Store:
         for module in ("psycopg", "pgvector", "sqlglot"):
             import_optional(module, extra="postgres", needed_by="PostgresIndex")
-        from ._postgres_session import PostgresSession
-        from ._postgres_store import PostgresStore
+        from ._session import PostgresSession
+        from ._store import PostgresStore
 
         return PostgresStore(PostgresSession(self.dsn, float(self.timeout)), self.table)
 

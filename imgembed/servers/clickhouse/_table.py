@@ -6,7 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ._clickhouse_rows import (
+from .._columns import EXACT_INTEGERS, KEPT_AS, Batch, fitted_columns, rounded_integers
+from .._errors import ServerTableError
+from .._rows import Slots
+from .._state import State
+from .._store import Vectors
+from ._rows import (
     OWN_TYPES,
     VECTOR,
     blocks,
@@ -14,14 +19,9 @@ from ._clickhouse_rows import (
     read_vectors,
     vector_type,
 )
-from ._clickhouse_session import ClickHouseSession
-from ._clickhouse_sql import KEY, SQL_TYPES, named, quoted
-from ._clickhouse_state import COMMENT, STATES, Publication
-from ._columns import EXACT_INTEGERS, KEPT_AS, Batch, fitted_columns, rounded_integers
-from ._errors import ServerTableError
-from ._rows import Slots
-from ._state import State
-from ._store import Vectors
+from ._session import ClickHouseSession
+from ._sql import KEY, SQL_TYPES, named, quoted
+from ._state import COMMENT, STATES, Publication
 
 GRAPH = "imgembed_graph"
 

@@ -6,15 +6,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..index._exact import exact_neighbors
-from ..index._found import fitted, merged
-from ..index._vector_store import VectorStore
-from ._milvus_collection import MilvusCollection, metric_type, record_fields, values_of
-from ._milvus_conditions import KEY, SLOT, VECTOR
-from ._milvus_session import when_loaded
-from ._rows import Slots
-from ._state import State
-from ._store import Found, Vectors
+from ...index._exact import exact_neighbors
+from ...index._found import fitted, merged
+from ...index._vector_store import VectorStore
+from .._rows import Slots
+from .._state import State
+from .._store import Found, Vectors
+from ._collection import MilvusCollection, metric_type, record_fields, values_of
+from ._conditions import KEY, SLOT, VECTOR
+from ._session import when_loaded
 
 #: Milvus finds no more for a query, and visits no more candidates.
 LARGEST_K = 16_384

@@ -3,10 +3,10 @@
 import re
 from typing import Any, ClassVar, Self
 
-from .._optional import import_optional
-from ..index import NearestNeighborIndex
-from ._server_index import ServerIndex
-from ._store import Store
+from ..._optional import import_optional
+from ...index import NearestNeighborIndex
+from .._server_index import ServerIndex
+from .._store import Store
 
 _NARROWEST, _WIDEST = 2, 32_768
 _LONGEST_NAME = 200
@@ -209,8 +209,8 @@ class MilvusIndex(ServerIndex):
     def _new_store(self) -> Store:
         for module in ("pymilvus", "sqlglot"):
             import_optional(module, extra="milvus", needed_by="MilvusIndex")
-        from ._milvus_session import MilvusSession
-        from ._milvus_store import MilvusStore
+        from ._session import MilvusSession
+        from ._store import MilvusStore
 
         session = MilvusSession(self.uri, self.token, float(self.timeout))
         return MilvusStore(session, self.collection)

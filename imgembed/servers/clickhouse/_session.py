@@ -16,10 +16,10 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
 from packaging.version import Version
 
-from ..index import WhereError
-from ._attempts import until_back
-from ._credentials import without_password
-from ._errors import (
+from ...index import WhereError
+from .._attempts import until_back
+from .._credentials import without_password
+from .._errors import (
     ServerCredentialsError,
     ServerError,
     ServerTableError,

@@ -1,0 +1,5 @@
+"""The index in ClickHouse."""
+
+from ._index import ClickHouseIndex
+
+__all__ = ["ClickHouseIndex"]
