@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from saved_index_faults import Embedder, narrow_graphs, table
 
 from imgembed import NearestNeighborIndex
-from imgembed.index import _manifest
+from imgembed.index.storage import _manifest
 
 GOLDEN = Path(__file__).with_name("golden")
 N_FEATURES = 12

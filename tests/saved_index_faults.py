@@ -31,9 +31,9 @@ from storage_faults import mutated
 
 from imgembed import NearestNeighborIndex
 from imgembed.index import CorruptIndexError, _node_index
-from imgembed.index._manifest import MANIFEST_NAME, encode_manifest
 from imgembed.index._snapshot import GRAPH_ARRAYS
-from imgembed.index._storage import read_snapshot, write_snapshot
+from imgembed.index.storage._folder import read_snapshot, write_snapshot
+from imgembed.index.storage._manifest import MANIFEST_NAME, encode_manifest
 
 N_FEATURES = 12
 # Of the index that faults are done to; few, so that a short test sees each of its parts.

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from imgembed.index._records import Records
+from imgembed.index.records._records import Records
 
 
 def shop() -> Records:

@@ -23,14 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from imgembed.index._file_lock import IndexLockedError
-from imgembed.index._manifest import MANIFEST_NAME, encode_manifest
-from imgembed.index._storage import (
+from imgembed.index.storage._folder import (
     IndexChangedError,
     Snapshot,
     read_snapshot,
     write_snapshot,
 )
+from imgembed.index.storage._lock import IndexLockedError
+from imgembed.index.storage._manifest import MANIFEST_NAME, encode_manifest
 
 WRITE_EVENTS = frozenset(
     "open os.mkdir os.rename os.remove os.rmdir os.listdir os.scandir shutil.rmtree "

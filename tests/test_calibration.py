@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 
-from imgembed.index._calibration import Calibration
-from imgembed.index._labelled_calibration import LabelledCalibration, calibrate_labelled
 from imgembed.index._near_duplicates import complete_linkage_groups
-from imgembed.index._random_calibration import RandomPairCalibration, calibrate_random
+from imgembed.index.calibration._calibration import Calibration
+from imgembed.index.calibration._labelled import LabelledCalibration, calibrate_labelled
+from imgembed.index.calibration._random import RandomPairCalibration, calibrate_random
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.bool_]

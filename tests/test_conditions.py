@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from imgembed import WhereError
 from imgembed._check_index import CONDITIONS
-from imgembed.index._records import Records
+from imgembed.index.records._records import Records
 from imgembed.servers._conditions import FUNCTIONS, read_condition
 from imgembed.servers._expressions import Column, Expression, Operation, Value
 

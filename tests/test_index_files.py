@@ -27,10 +27,10 @@ from sklearn.exceptions import NotFittedError
 from imgembed import NearestNeighborIndex
 from imgembed.base import FingerprintError
 from imgembed.index import CorruptIndexError, IndexChangedError, IndexLockedError, _manifest
-from imgembed.index._file_lock import exclusive_lock
-from imgembed.index._manifest import MANIFEST_NAME
 from imgembed.index._snapshot import GRAPH_ARRAYS
-from imgembed.index._storage import LOCK_NAME, read_snapshot, write_snapshot
+from imgembed.index.storage._folder import LOCK_NAME, read_snapshot, write_snapshot
+from imgembed.index.storage._lock import exclusive_lock
+from imgembed.index.storage._manifest import MANIFEST_NAME
 
 needs_posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX: fork, signals")
 

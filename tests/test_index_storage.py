@@ -22,17 +22,17 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from storage_faults import forge
 
-from imgembed.index import _storage
-from imgembed.index._file_lock import IndexLockedError, exclusive_lock
-from imgembed.index._manifest import MANIFEST_NAME, MOST_MANIFEST_BYTES
-from imgembed.index._storage import (
+from imgembed.index.storage import _folder
+from imgembed.index.storage._files import ArrayFile, CorruptIndexError
+from imgembed.index.storage._folder import (
     LOCK_NAME,
     IndexChangedError,
     Snapshot,
     read_snapshot,
     write_snapshot,
 )
-from imgembed.index._stored_files import ArrayFile, CorruptIndexError
+from imgembed.index.storage._lock import IndexLockedError, exclusive_lock
+from imgembed.index.storage._manifest import MANIFEST_NAME, MOST_MANIFEST_BYTES
 
 needs_posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX: fork, links, pipes")
 
@@ -518,14 +518,14 @@ def test_a_save_that_fails_leaves_a_damaged_index_as_it_was(
 ) -> None:
     _flip(folder / MANIFEST_NAME)
     before = tree(folder)
-    write_file = _storage.write_file
+    write_file = _folder.write_file
 
     def break_down(to: Path, name: str, content: Any) -> Any:
         if name == "graph":
             raise OSError("the disk is broken")
         return write_file(to, name, content)
 
-    monkeypatch.setattr(_storage, "write_file", break_down)
+    monkeypatch.setattr(_folder, "write_file", break_down)
     with pytest.raises(OSError, match="broken"):
         save(folder, 2)
     assert tree(folder) == before
@@ -538,13 +538,13 @@ def test_what_a_killed_save_has_left_is_gone_before_its_room_is_needed(
     leftover = folder / f"gen-{'0' * 32}"
     leftover.mkdir()
     (leftover / "vectors.npy").write_bytes(b"half")
-    write_file, seen = _storage.write_file, []
+    write_file, seen = _folder.write_file, []
 
     def look(to: Path, name: str, content: Any) -> Any:
         seen.append(leftover.exists())
         return write_file(to, name, content)
 
-    monkeypatch.setattr(_storage, "write_file", look)
+    monkeypatch.setattr(_folder, "write_file", look)
     save(folder, 2)
     assert seen == [False, False, False]
 
@@ -608,7 +608,7 @@ def test_a_saving_process_holds_the_lock_until_it_is_killed(folder: Path) -> Non
 
 def _overtake(monkeypatch: pytest.MonkeyPatch, folder: Path, n_times: int) -> None:
     """Let saves come between the reading of a manifest and the opening of its files."""
-    open_stored, fills = _storage.open_stored, iter(range(2, n_times + 2))
+    open_stored, fills = _folder.open_stored, iter(range(2, n_times + 2))
 
     def overtaken(path: Path, size: int) -> Any:
         for fill in fills:
@@ -616,7 +616,7 @@ def _overtake(monkeypatch: pytest.MonkeyPatch, folder: Path, n_times: int) -> No
             break
         return open_stored(path, size)
 
-    monkeypatch.setattr(_storage, "open_stored", overtaken)
+    monkeypatch.setattr(_folder, "open_stored", overtaken)
 
 
 @pytest.mark.parametrize("spared", [[], ["graph"], ["graph", "vectors", "kept"]])
@@ -633,7 +633,7 @@ def test_a_reader_does_not_begin_again_for_ever(
     monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
     _overtake(monkeypatch, folder, n_times=1_000_000)
-    monkeypatch.setattr(_storage, "_MOST_OVERTAKES", 3)
+    monkeypatch.setattr(_folder, "_MOST_OVERTAKES", 3)
     with pytest.raises(IndexLockedError, match="saved anew 3 times"):
         read_snapshot(folder)
 

@@ -24,7 +24,7 @@ from imgembed.index._collection import Collection
 from imgembed.index._hnsw import Graph
 from imgembed.index._items import Items
 from imgembed.index._locks import SharedLock
-from imgembed.index._records import Records
+from imgembed.index.records._records import Records
 
 NEW = np.random.default_rng(2).normal(size=(12, 6)).astype(np.float32)
 NAMES = [misuse.name for misuse in misuses(shop_index())]

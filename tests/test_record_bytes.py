@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from shop_records import behaviour, consistent, shop
 
-from imgembed.index._record_bytes import _sealed, _settled
-from imgembed.index._records import Records
+from imgembed.index.records._bytes import _sealed, _settled
+from imgembed.index.records._records import Records
 
 
 def test_bytes_bring_back_the_records_and_are_the_same_each_time() -> None:

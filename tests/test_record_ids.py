@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shop_records import behaviour, shop
 
-from imgembed.index._records import Records
+from imgembed.index.records._records import Records
 
 NOON = dt.datetime(2024, 5, 1, 12)
 ROME = dt.timezone(dt.timedelta(hours=2))

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 from shop_records import behaviour, shop
 
-from imgembed.index import _records
-from imgembed.index._records import DuplicateIdError, Records, UnknownIdError
+from imgembed.index.records import _records
+from imgembed.index.records._records import DuplicateIdError, Records, UnknownIdError
 
 NOON = dt.datetime(2024, 5, 1, 12)
 ROME = dt.timezone(dt.timedelta(hours=2))

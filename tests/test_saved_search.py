@@ -49,7 +49,7 @@ from imgembed import (
 )
 from imgembed.embedder_files import _packing
 from imgembed.embedder_files._kinds import KINDS
-from imgembed.index import _storage
+from imgembed.index.storage import _folder
 
 Pixels = NDArray[np.uint8]
 
@@ -462,10 +462,10 @@ def test_every_damaged_file_is_named(tmp_path: Path) -> None:
 
 def resaved(saved: Path, change: Callable[[Any], None]) -> None:
     """Save what is in a folder with a change, and with right checksums."""
-    snapshot = _storage.read_snapshot(saved)
+    snapshot = _folder.read_snapshot(saved)
     change(snapshot)
     parts = snapshot.meta, snapshot.arrays, snapshot.blobs
-    _storage.write_snapshot(saved, *parts, replaces=None)
+    _folder.write_snapshot(saved, *parts, replaces=None)
 
 
 def set_gallery(snapshot: Any, **fields: Any) -> None:

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shop_records import shop
 
-from imgembed.index import _where
-from imgembed.index._records import Records
-from imgembed.index._where import WhereError
+from imgembed.index.records import _where
+from imgembed.index.records._records import Records
+from imgembed.index.records._where import WhereError
 
 ROME = dt.timezone(dt.timedelta(hours=2))
 

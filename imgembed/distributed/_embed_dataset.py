@@ -13,8 +13,8 @@ from sklearn.utils import check_scalar
 
 from ..base import ImageEmbedder, check_choice
 from ..images import ImageReadError, check_images
-from ..index._file_lock import IndexLockedError, exclusive_lock
-from ..index._stored_files import create_folder
+from ..index.storage._files import create_folder
+from ..index.storage._lock import IndexLockedError, exclusive_lock
 from ._dataset import EmbeddedDataset
 from ._manifest import MANIFEST_NAME, DatasetError, Manifest
 from ._shards import (

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .._optional import import_optional
 from ..images import ImageReadError
-from ..index._stored_files import flush_folder, write_parts
+from ..index.storage._files import flush_folder, write_parts
 from ._manifest import DatasetError
 
 FORMATS = ("npy", "parquet")

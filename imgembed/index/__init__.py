@@ -1,17 +1,17 @@
 """Nearest neighbours of vectors."""
 
-from ._file_lock import IndexLockedError
 from ._index import NearestNeighborIndex
-from ._labelled_calibration import LabelledCalibration
 from ._neighbors import Neighbors
-from ._random_calibration import RandomPairCalibration
 from ._recall import RecallCurve
-from ._record_ids import DuplicateIdError
-from ._records import UnknownIdError
-from ._storage import IndexChangedError
-from ._stored_files import CorruptIndexError
 from ._tuning import RecallEstimate
-from ._where import WhereError
+from .calibration._labelled import LabelledCalibration
+from .calibration._random import RandomPairCalibration
+from .records._ids import DuplicateIdError
+from .records._records import UnknownIdError
+from .records._where import WhereError
+from .storage._files import CorruptIndexError
+from .storage._folder import IndexChangedError
+from .storage._lock import IndexLockedError
 
 __all__ = [
     "CorruptIndexError",

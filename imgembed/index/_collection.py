@@ -12,9 +12,9 @@ from ._exact import exact_pairs
 from ._found import Distances, Found
 from ._items import Items, Slots
 from ._node_index import Floats, NodeIndex
-from ._record_values import as_list
-from ._records import Records
 from ._settings import Settings
+from .records._records import Records
+from .records._values import as_list
 
 # Where more than this share of the slots or nodes is not in use, all is built again without.
 _UNUSED_SHARE = 1 / 3

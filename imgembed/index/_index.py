@@ -26,8 +26,8 @@ from ._recall import RecallCurve, measured_curve
 from ._settings import Settings
 from ._snapshot import GRAPH_ARRAYS, unpack
 from ._sparse import neighbour_graph, rows_of_pairs, without_self
-from ._storage import read_snapshot, write_snapshot
 from ._tuning import RecallEstimate
+from .storage._folder import read_snapshot, write_snapshot
 
 Distances = NDArray[np.float64]
 Rows = NDArray[np.int64]

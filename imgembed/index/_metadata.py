@@ -10,7 +10,7 @@ from ._checks import check_parameters
 from ._collection import Collection
 from ._fingerprint import FilledBy
 from ._pairs import Calibration, calibration_from_dict, calibration_to_dict
-from ._stored_files import CorruptIndexError
+from .storage._files import CorruptIndexError
 
 Index = TypeVar("Index")
 

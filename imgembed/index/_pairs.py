@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from ._collection import Collection
 from ._exact import paired_distances
-from ._labelled_calibration import LabelledCalibration, calibrate_labelled
-from ._random_calibration import RandomPairCalibration, calibrate_random
+from .calibration._labelled import LabelledCalibration, calibrate_labelled
+from .calibration._random import RandomPairCalibration, calibrate_random
 
 Calibration = LabelledCalibration | RandomPairCalibration
 

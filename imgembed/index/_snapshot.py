@@ -7,8 +7,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ._collection import Collection
-from ._storage import Snapshot
-from ._stored_files import CorruptIndexError
+from .storage._files import CorruptIndexError
+from .storage._folder import Snapshot
 
 # What can be made again from the vectors.
 GRAPH_ARRAYS = frozenset({"order", "graph_base", "graph_levels", "graph_upper", "axes", "centre"})

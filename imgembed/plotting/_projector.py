@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..images import check_images
-from ..index._record_values import as_columns
+from ..index.records._values import as_columns
 from ._grids import image_name
 from ._thumbnails import thumbnail_in_square
 

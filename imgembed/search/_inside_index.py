@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from ..index import NearestNeighborIndex
 from ..index._metadata import check_features, estimator_from, metadata_of, notes_from
 from ..index._snapshot import unpack
-from ..index._storage import Snapshot
+from ..index.storage._folder import Snapshot
 
 Parts = tuple[dict[str, Any], dict[str, NDArray[Any]], dict[str, bytes]]
 

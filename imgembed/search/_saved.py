@@ -30,7 +30,7 @@ from ..embedder_files._packing import EmbedderFileError, UnknownClassError, pack
 from ..images import ChosenImages, ImageReadError, read_image
 from ..index import CorruptIndexError, NearestNeighborIndex
 from ..index._snapshot import GRAPH_ARRAYS
-from ..index._storage import Snapshot, read_snapshot, write_snapshot
+from ..index.storage._folder import Snapshot, read_snapshot, write_snapshot
 from ..rerank import GeometricReranker, QueryExpansion
 from ._gallery import Gallery, absolute_path
 from ._inside_index import index_from, index_parts

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..index._record_values import COLUMN_KINDS, check_column_names, encode_column
+from ..index.records._values import COLUMN_KINDS, check_column_names, encode_column
 
 #: Kinds of columns that are kept as text, as SQLite keeps them, so that they compare alike.
 KEPT_AS: Mapping[str, str] = {

@@ -14,8 +14,8 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from ..index import WhereError
-from ..index._record_values import INT64, folded
-from ..index._where import Token, checked_condition
+from ..index.records._values import INT64, folded
+from ..index.records._where import Token, checked_condition
 from ._expressions import (
     NUMBERS,
     Column,

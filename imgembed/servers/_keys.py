@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from ..index import DuplicateIdError, UnknownIdError
-from ..index._record_ids import LAST_COUNTED_ID, Key, decode_id, encode_ids, named_ids
-from ..index._record_values import as_list
+from ..index.records._ids import LAST_COUNTED_ID, Key, decode_id, encode_ids, named_ids
+from ..index.records._values import as_list
 
 Encoded = tuple[list[str], list[bytes | None]]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...index._record_values import as_columns, as_list
+from ...index.records._values import as_columns, as_list
 from .._columns import Batch, rows_by_columns
 from .._conditions import read_condition
 from .._keys import id_of, keys_of, keys_of_some, refuse_present, require_present

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ...index._record_values import INT64, is_utf8
+from ...index.records._values import INT64, is_utf8
 from .._expressions import NUMBERS, Column, Expression, Operation, Value
 
 #: Fields of a collection.

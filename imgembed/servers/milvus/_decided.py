@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from ...index import WhereError
-from ...index._record_values import COLUMN_KINDS
-from ...index._records import Records
+from ...index.records._records import Records
+from ...index.records._values import COLUMN_KINDS
 from .._expressions import Expression
 from .._keys import id_of
 from .._state import State

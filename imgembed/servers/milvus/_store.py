@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pymilvus import MilvusClient, MilvusException
 
-from ...index._record_values import as_columns, as_list
+from ...index.records._values import as_columns, as_list
 from .._columns import Batch, rows_by_columns
 from .._conditions import read_condition
 from .._errors import ServerError, ServerTableError, missing_index, older_index

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from psycopg import errors, sql
 
 from ...index import WhereError
-from ...index._record_values import as_columns, as_list
+from ...index.records._values import as_columns, as_list
 from .._columns import Batch, rows_by_columns
 from .._conditions import read_condition
 from .._errors import (

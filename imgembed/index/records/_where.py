@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from ._record_values import COLUMN_KINDS, as_list, encode_parameter, folded, is_utf8
+from ._values import COLUMN_KINDS, as_list, encode_parameter, folded, is_utf8
 
 TABLE = "imgembed_items"
 _SLOT = "imgembed_slot"

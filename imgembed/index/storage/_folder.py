@@ -19,19 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ._file_lock import IndexLockedError, exclusive_lock
-from ._manifest import (
-    MANIFEST_NAME,
-    MOST_MANIFEST_BYTES,
-    Manifest,
-    check_meta,
-    check_names,
-    decode_manifest,
-    encode_manifest,
-    is_manifest,
-    manifest_to_json,
-)
-from ._stored_files import (
+from ._files import (
     ArrayFile,
     CorruptIndexError,
     check_storable,
@@ -44,6 +32,18 @@ from ._stored_files import (
     read_blob,
     write_file,
     write_parts,
+)
+from ._lock import IndexLockedError, exclusive_lock
+from ._manifest import (
+    MANIFEST_NAME,
+    MOST_MANIFEST_BYTES,
+    Manifest,
+    check_meta,
+    check_names,
+    decode_manifest,
+    encode_manifest,
+    is_manifest,
+    manifest_to_json,
 )
 
 LOCK_NAME = "LOCK"

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._record_ids import EncodedIds
-from ._record_values import check_column_names, encode_column
+from ._ids import EncodedIds
+from ._values import check_column_names, encode_column
 from ._where import TABLE
 
 #: Values of columns as SQLite holds them, by the columns' numbers.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._stored_files import (
+from ._files import (
     MOST_DIMENSIONS,
     STORABLE_DTYPES,
     ArrayFile,

@@ -10,9 +10,9 @@ import sqlite3
 from contextlib import closing
 from typing import Any, NamedTuple
 
-from ._record_ids import LAST_COUNTED_ID, decode_id, encode_id
-from ._record_table import MOST_COLUMNS, connect, copied_table, schema
-from ._record_values import COLUMN_KINDS, check_column_names
+from ._ids import LAST_COUNTED_ID, decode_id, encode_id
+from ._table import MOST_COLUMNS, connect, copied_table, schema
+from ._values import COLUMN_KINDS, check_column_names
 from ._where import TABLE
 
 _MAGIC = b"imgembed records 1\n"

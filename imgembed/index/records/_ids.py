@@ -9,7 +9,7 @@ from datetime import date, datetime
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
-from ._record_values import (
+from ._values import (
     INT64,
     MISSING,
     UNKNOWN,

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._record_bytes import State, read_records, write_records
-from ._record_ids import (
+from ._bytes import State, read_records, write_records
+from ._ids import (
     DuplicateIdError,
     EncodedIds,
     Key,
@@ -21,7 +21,7 @@ from ._record_ids import (
     encode_ids,
     named_ids,
 )
-from ._record_table import (
+from ._table import (
     EncodedColumns,
     all_slots,
     copied_table,
@@ -37,7 +37,7 @@ from ._record_table import (
     slot_list,
     update_rows,
 )
-from ._record_values import COLUMN_KINDS, as_columns, as_list
+from ._values import COLUMN_KINDS, as_columns, as_list
 from ._where import ReadGuard, slots_where
 
 # Conditions whose answers are kept, and those that may have others the next time.

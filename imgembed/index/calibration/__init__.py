@@ -1,0 +1,1 @@
+"""What a distance means: the probability of a match, and the threshold of one."""
