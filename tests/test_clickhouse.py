@@ -31,7 +31,7 @@ from imgembed import (
     ServerVersionError,
     UnknownIdError,
 )
-from imgembed.servers import _clickhouse_search
+from imgembed.servers.clickhouse import _search
 from imgembed.servers.clickhouse._session import ClickHouseSession
 from imgembed.testing import check_index
 
@@ -144,7 +144,7 @@ def test_the_graph_reaches_the_recall_and_filters_are_exact(
 def test_broad_conditions_go_through_the_graph_and_reach_the_recall(
     server: ClickHouseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_clickhouse_search, "_FEW_ROWS", 300)
+    monkeypatch.setattr(_search, "_FEW_ROWS", 300)
     rng = np.random.default_rng(0)
     many = rng.normal(size=(3_000, 16)).astype(np.float32)
     index = ClickHouseIndex(server.dsn, "broad", 10, "euclidean", "hnsw")

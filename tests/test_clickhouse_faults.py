@@ -29,7 +29,7 @@ from imgembed import (
     ServerTimeoutError,
     ServerUnavailableError,
 )
-from imgembed.servers import _clickhouse_ledger, _clickhouse_session
+from imgembed.servers.clickhouse import _ledger, _session
 from imgembed.servers.clickhouse._session import ClickHouseSession
 
 pytestmark = pytest.mark.clickhouse
@@ -93,7 +93,7 @@ def test_what_chdb_has_acknowledged_is_there_after_its_process_was_killed(tmp_pa
 
 def lost_after(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the acknowledgement of the next call of a function be lost."""
-    real: Callable[..., object] = getattr(_clickhouse_ledger, name)
+    real: Callable[..., object] = getattr(_ledger, name)
     is_lost = iter([True])
 
     def done_and_lost(*args: object, **kwargs: object) -> object:
@@ -102,7 +102,7 @@ def lost_after(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
             raise ServerUnavailableError("lost")
         return result
 
-    monkeypatch.setattr(_clickhouse_ledger, name, done_and_lost)
+    monkeypatch.setattr(_ledger, name, done_and_lost)
 
 
 @pytest.mark.parametrize("step", ["publish", "settle", "create_states", "new_tag", "following"])
@@ -137,7 +137,7 @@ def test_a_change_that_is_published_is_made_whatever_comes_after(
     def fails(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(_clickhouse_ledger, "settle", fails)
+    monkeypatch.setattr(_ledger, "settle", fails)
     index.upsert(vectors[:1], [0], records={"n": [77]})
     monkeypatch.undo()
     rows, is_first = ClickHouseSession.rows, iter([True])
@@ -202,8 +202,8 @@ def test_a_writer_that_died_leaves_nothing_that_is_seen(
 
     for step in ("publish", "settle"):
         writer = ClickHouseIndex.load(server.dsn, "died")
-        monkeypatch.setattr(_clickhouse_ledger, step, dies)
-        monkeypatch.setattr(_clickhouse_ledger.ClickHouseLedger, "_discard", lambda *_: None)
+        monkeypatch.setattr(_ledger, step, dies)
+        monkeypatch.setattr(_ledger.ClickHouseLedger, "_discard", lambda *_: None)
         with pytest.raises(KeyboardInterrupt):
             writer.upsert(vectors[:2], [0, "new"], records={"n": [77, 78], "more": ["x", "y"]})
         monkeypatch.undo()
@@ -243,7 +243,7 @@ def test_a_server_that_is_down_is_named_and_waited_for_no_longer_than_told(
 def test_a_server_that_does_not_answer_is_left_after_a_while(
     vectors: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_clickhouse_session, "_SECONDS_TO_ANSWER", 0.5)
+    monkeypatch.setattr(_session, "_SECONDS_TO_ANSWER", 0.5)
     server = ClickHouseServer()
     try:
         index = ClickHouseIndex(server.dsn, "slow", timeout=1).fit(vectors)

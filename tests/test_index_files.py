@@ -26,8 +26,9 @@ from sklearn.exceptions import NotFittedError
 
 from imgembed import NearestNeighborIndex
 from imgembed.base import FingerprintError
-from imgembed.index import CorruptIndexError, IndexChangedError, IndexLockedError, _manifest
+from imgembed.index import CorruptIndexError, IndexChangedError, IndexLockedError
 from imgembed.index._snapshot import GRAPH_ARRAYS
+from imgembed.index.storage import _manifest
 from imgembed.index.storage._folder import LOCK_NAME, read_snapshot, write_snapshot
 from imgembed.index.storage._lock import exclusive_lock
 from imgembed.index.storage._manifest import MANIFEST_NAME

@@ -35,7 +35,7 @@ from imgembed import (
     ServerVersionError,
     WhereError,
 )
-from imgembed.servers import _milvus_decided, _milvus_store
+from imgembed.servers.milvus import _decided, _store
 from imgembed.servers.milvus._state import STATES
 from imgembed.servers.milvus._store import MilvusStore
 from imgembed.testing import check_index
@@ -134,7 +134,7 @@ def test_too_many_items_are_not_read_for_a_condition(
     server: MilvusServer, vectors: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = MilvusIndex(server.uri, "read").fit(vectors, records={"n": range(300)})
-    monkeypatch.setattr(_milvus_decided, "MOST_READ", 100)
+    monkeypatch.setattr(_decided, "MOST_READ", 100)
     with pytest.raises(WhereError, match=r"300 items are too many to read \(at most 100\).*AND"):
         index.search(vectors[:1], where="n % 2 = 1")
     found = index.search(vectors[:1], 300, where="n % 2 = 1 AND n < 50")
@@ -219,14 +219,14 @@ def test_a_second_writer_is_noticed_and_told(
 ) -> None:
     index = MilvusIndex(server.uri, "writers").fit(vectors)
     other = MilvusIndex.load(server.uri, "writers")
-    made, is_first = _milvus_store.made, iter([True])
+    made, is_first = _store.made, iter([True])
 
     def interrupted(*args: Any) -> Any:
         if next(is_first, False):
             index.upsert(vectors[:2], ["a", "b"])
         return made(*args)
 
-    monkeypatch.setattr(_milvus_store, "made", interrupted)
+    monkeypatch.setattr(_store, "made", interrupted)
     check_the_second_writer_is_told(index, other, vectors)
 
 
