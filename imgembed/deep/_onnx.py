@@ -50,12 +50,27 @@ def exports_folder() -> Path:
     return Path(cache, "imgembed", "onnx")
 
 
+class _FromPixels(nn.Module):
+    """An embedding with the normalisation before it."""
+
+    def __init__(self, embedding: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.embedding, self.preprocessing = embedding, preprocessing
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Vectors of pixels of shape (n_images, height, width, 3), dtype uint8."""
+        inputs = self.preprocessing.normalise(pixels.permute(0, 3, 1, 2))
+        vectors: torch.Tensor = self.embedding(inputs)
+        return vectors
+
+
 class OnnxEngine:
     """Run an embedding in ONNX Runtime on the CPU, one image at a time.
 
     The network is exported for one image of fixed size, which is the fastest: batches gain
-    nothing on a CPU, and free sizes cost. Each file that is loaded must give a test image the
-    vector that torch gives it.
+    nothing on a CPU, and free sizes cost. The normalisation is exported too: in torch it would wake
+    threads of torch's in each thread that embeds. Each file that is loaded must give a test image
+    the vector that torch gives it.
 
     Parameters
     ----------
@@ -65,15 +80,14 @@ class OnnxEngine:
     preprocessing : Preprocessing
         It normalises pixels.
     digest : str
-        Of the weights and all that decides the vectors; it names the files.
+        Of the weights and all that decides the vectors of normalised inputs.
     """
 
     def __init__(self, embedding: nn.Module, preprocessing: Preprocessing, digest: str) -> None:
         for package in _PACKAGES[1:]:
             import_optional(package, extra="onnx", needed_by="engine='onnxruntime'")
-        self.embedding = embedding
-        self.preprocessing = preprocessing
-        self.digest = digest
+        self.network = _FromPixels(embedding, preprocessing)
+        self.digest = f"{digest}, of pixels, {preprocessing.mean}, {preprocessing.std}"
         self._sessions: dict[tuple[int, int, int], Any] = {}
         self._lock = threading.Lock()
 
@@ -91,9 +105,8 @@ class OnnxEngine:
         vectors : ndarray of shape (n_images, n_features), dtype float32
         """
         session = self.session(pixels.shape[1], pixels.shape[2], n_threads)
-        inputs = self.preprocessing.normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2))
-        one_by_one = inputs.contiguous().numpy()[:, np.newaxis]
-        return np.concatenate([session.run(None, {"inputs": one})[0] for one in one_by_one])
+        one_by_one = pixels[:, np.newaxis]
+        return np.concatenate([session.run(None, {"pixels": one})[0] for one in one_by_one])
 
     def session(self, height: int, width: int, n_threads: int) -> Any:
         """The session for images of a size, from memory, from disk, or exported now.
@@ -122,13 +135,14 @@ class OnnxEngine:
 
     def _open(self, height: int, width: int, n_threads: int) -> Any:
         path = exports_folder() / f"{self._key(height, width)}.onnx"
-        example = torch.rand((1, 3, height, width), generator=torch.Generator().manual_seed(0))
+        rng = np.random.default_rng(0)
+        example = torch.from_numpy(rng.integers(0, 256, (1, height, width, 3), np.uint8))
         if path.is_file():
             try:
                 return self._checked_session(path.read_bytes(), example, n_threads)
             except ExportError:  # it is damaged; the new one takes its place
                 pass
-        model = _export(self.embedding, example)
+        model = _export(self.network, example)
         session = self._checked_session(model, example, n_threads)
         _keep(model, path)
         return session
@@ -141,9 +155,9 @@ class OnnxEngine:
         """A session, if it gives the vector that torch gives."""
         session = _session(model, n_threads)
         with torch.inference_mode():
-            wanted = self.embedding(example).numpy()
+            wanted = self.network(example).numpy()
         try:
-            got = session.run(None, {"inputs": example.numpy()})[0]
+            got = session.run(None, {"pixels": example.numpy()})[0]
             difference = np.abs(got - wanted).max() / max(1.0, np.abs(wanted).max())
         except Exception as error:  # ONNX Runtime has no common base of its errors
             raise ExportError(f"ONNX Runtime cannot run the network: {error}") from error
@@ -168,16 +182,16 @@ def _session(model: bytes, n_threads: int) -> Any:
         raise ExportError(f"ONNX Runtime cannot load the network: {error}") from error
 
 
-def _export(embedding: nn.Module, example: torch.Tensor) -> bytes:
+def _export(network: nn.Module, example: torch.Tensor) -> bytes:
     """The network as an ONNX file, by torch's newer exporter, or by its older one.
 
     Graphs of the newer are a sixth faster on mobile networks; it fails on some transformers.
     """
     try:
-        return _export_by(embedding, example, dynamo=True)
+        return _export_by(network, example, dynamo=True)
     except Exception:  # exporters let through whatever tracing raises
         try:
-            return _export_by(embedding, example, dynamo=False)
+            return _export_by(network, example, dynamo=False)
         except Exception as error:
             raise ExportError(
                 f"the network cannot be exported to ONNX ({type(error).__name__}: "
@@ -185,7 +199,7 @@ def _export(embedding: nn.Module, example: torch.Tensor) -> bytes:
             ) from error
 
 
-def _export_by(embedding: nn.Module, example: torch.Tensor, *, dynamo: bool) -> bytes:
+def _export_by(network: nn.Module, example: torch.Tensor, *, dynamo: bool) -> bytes:
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     exporter.setLevel(logging.ERROR)
@@ -199,10 +213,10 @@ def _export_by(embedding: nn.Module, example: torch.Tensor, *, dynamo: bool) -> 
             warnings.simplefilter("ignore")
             path = Path(folder, "network.onnx")
             torch.onnx.export(
-                embedding,
+                network,
                 (example,),
                 path,
-                input_names=["inputs"],
+                input_names=["pixels"],
                 output_names=["vectors"],
                 dynamo=dynamo,
                 external_data=False,
