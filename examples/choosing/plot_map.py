@@ -3,9 +3,11 @@ A map of a collection
 =====================
 
 What an embedder holds for alike stands together on a map: thumbnails at the places that t-SNE [1]_,
-PCA or UMAP gives their vectors.
+PCA or UMAP [2]_ gives their vectors.
 
 .. [1] L. van der Maaten and G. Hinton, "Visualizing Data using t-SNE", JMLR 2008.
+.. [2] L. McInnes, J. Healy and J. Melville, "UMAP: Uniform Manifold Approximation and Projection
+   for Dimension Reduction", arXiv:1802.03426, 2018.
 """
 
 from imgembed import CNNEmbedder, read_image
@@ -30,4 +32,10 @@ for path in gallery_paths():
 embedder = CNNEmbedder("tf_efficientnet_lite0", weights="bundled", image_size=160)
 vectors = embedder.fit_transform(tiles)
 positions = project_2d(vectors, "tsne", random_state=0)
+_ = plot_map(positions, tiles, labels, n_cells=16, random_state=0)
+
+# %%
+# UMAP (extra ``umap``) keeps neighbours together too.
+
+positions = project_2d(vectors, "umap", random_state=0)
 _ = plot_map(positions, tiles, labels, n_cells=16, random_state=0)

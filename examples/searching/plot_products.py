@@ -50,3 +50,8 @@ hits.to_pandas()
 
 # %%
 axes = hits.plot()
+
+# %%
+# Without a picture a condition selects ids and records, as they come.
+
+search.index_.select("stock > 0 AND price < ?", params=(22,), limit=3)
