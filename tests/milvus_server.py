@@ -61,10 +61,10 @@ class MilvusServer:
     def start(self) -> None:
         """Start the server, and wait until it answers."""
         with (self._folder / "log").open("ab") as log:
+            # No preexec_fn: gRPC, which is in this process, may hang in a fork.
             self._process = subprocess.Popen(
-                self._command(), stdout=log, stderr=log, cwd=self._folder,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-            )  # fmt: skip
+                self._command(), stdout=log, stderr=log, cwd=self._folder
+            )
         end = time.monotonic() + _SECONDS
         while not self._answers():
             if time.monotonic() > end or self._process.poll() is not None:
@@ -92,11 +92,8 @@ class MilvusServer:
         shutil.rmtree(self._folder)
 
     def _command(self) -> list[str]:
-        if self.kind != "lite":
-            return [sys.executable, __file__, self.kind, str(self._folder), str(_unpacked())]
-        main = "from milvus_lite.cmdline import main; main()"
-        place = ["--data-dir", str(self._folder / "data"), "--host", "127.0.0.1"]
-        return [sys.executable, "-c", main, "server", *place, "--port", str(self._port)]
+        how = str(self._port) if self.kind == "lite" else str(_unpacked())
+        return [sys.executable, __file__, self.kind, str(self._folder), how]
 
     def _answers(self) -> bool:
         from pymilvus import MilvusClient, MilvusException
@@ -132,11 +129,20 @@ def _free_port() -> int:
         return port
 
 
-# What runs as a program of its own: the core of Milvus in a network of its own.
+# What runs as a program of its own: milvus-lite, or the core of Milvus in a network of its own.
 
 
 def _die_with_parent() -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _run_lite(folder: Path, port: str) -> None:
+    from milvus_lite.cmdline import main
+
+    place = ["--data-dir", str(folder / "data"), "--host", "127.0.0.1"]
+    sys.argv = ["milvus-lite", "server", *place, "--port", port]
+    main()
 
 
 def _leave_the_network() -> None:
@@ -199,12 +205,16 @@ async def _serve(folder: Path, server: subprocess.Popen[bytes]) -> None:
         await asyncio.sleep(0.02)
 
 
-def _main(kind: str, folder: Path, programs: Path) -> None:
+def _main(kind: str, folder: Path, how: str) -> None:
+    _die_with_parent()
+    if kind == "lite":
+        _run_lite(folder, how)
+        return
     _leave_the_network()
-    server = _start_core(kind, folder, programs)
+    server = _start_core(kind, folder, Path(how))
     (folder / "pid").write_text(str(server.pid))
     asyncio.run(_serve(folder, server))
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    _main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
