@@ -231,7 +231,7 @@ def test_cnns_take_images_of_other_sizes(size: Any, cnn: tuple[Any, Path]) -> No
     embedder = CNNEmbedder("resnet10t", path, image_size=size, engine="torch").fit([noise])
     own = embedder.preprocessing_
     assert (own.height, own.width) == (height, width)
-    x = own.normalise(torch.from_numpy(own.crop(noise).copy())[None].permute(0, 3, 1, 2))
+    x = own.normalise(torch.from_numpy(own.crop(noise).copy())[None])
     with torch.inference_mode():
         assert_close(embedder.transform([noise]), network(x))
     if isinstance(size, int):
@@ -264,7 +264,7 @@ def test_several_scales_and_the_mirror_image_are_averaged(
         for size in (128, int(128 * scale)):
             alone = kind(name, path, image_size=size, engine="torch").fit([IMAGE])
             own = alone.preprocessing_
-            pixels = torch.from_numpy(own.crop(IMAGE).copy())[None].permute(0, 3, 1, 2)
+            pixels = torch.from_numpy(own.crop(IMAGE).copy())[None]
             x = own.normalise(pixels)
             with torch.inference_mode():
                 views += [heads[kind](alone.backbone_, view) for view in (x, x.flip(3))]

@@ -168,7 +168,7 @@ def test_preprocessing_is_open_clips(height: int, width: int, asked: dict[str, A
     )(Image.fromarray(image))
     open_clip.set_model_preprocess_cfg(MODEL, config)
     preprocessing = resolve_preprocessing(MODEL, "auto")
-    pixels = torch.from_numpy(preprocessing.crop(image).copy())[None].permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(preprocessing.crop(image).copy())[None]
     torch.testing.assert_close(preprocessing.normalise(pixels)[0], wanted, rtol=0, atol=1e-6)
 
 

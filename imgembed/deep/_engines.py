@@ -133,8 +133,7 @@ class TorchEngine:
         """The output, or None if memory does not suffice for several images."""
         try:
             with torch.inference_mode():
-                # (n, height, width, 3) seen as (n, 3, height, width) is channels_last already.
-                on_device = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
+                on_device = torch.from_numpy(pixels).to(self.device)
                 inputs = self.preprocessing.normalise(on_device).to(self.dtype)
                 return function(inputs).float().cpu().numpy()
         except RuntimeError as error:  # CUDA's has a type of its own, MPS's has not

@@ -59,8 +59,7 @@ class _FromPixels(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Vectors of pixels of shape (n_images, height, width, 3), dtype uint8."""
-        inputs = self.preprocessing.normalise(pixels.permute(0, 3, 1, 2))
-        vectors: torch.Tensor = self.embedding(inputs)
+        vectors: torch.Tensor = self.embedding(self.preprocessing.normalise(pixels))
         return vectors
 
 

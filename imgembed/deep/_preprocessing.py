@@ -145,20 +145,22 @@ class Preprocessing:
         return int(edge * width / height), edge
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Pixels 0..255 of shape (n, 3, height, width) as the network takes them.
+        """Pixels as the network takes them.
 
         Parameters
         ----------
-        pixels : Tensor, dtype uint8
+        pixels : Tensor of shape (n, height, width, 3), dtype uint8
 
         Returns
         -------
-        inputs : Tensor, dtype float32
+        inputs : Tensor of shape (n, 3, height, width), dtype float32
+            In the memory format channels_last, as which pixels are there already.
         """
+        planes = pixels.permute(0, 3, 1, 2)
         shape = (1, -1, 1, 1)
         mean = torch.tensor(self.mean, device=pixels.device).view(shape)
         std = torch.tensor(self.std, device=pixels.device).view(shape)
-        return (pixels.float() / 255 - mean) / std
+        return (planes.float() / 255 - mean) / std
 
 
 def resolve_preprocessing(

@@ -145,8 +145,7 @@ class Trainer:
         return value
 
     def _inputs(self, pixels: tuple[Pixels, ...]) -> Tensor:
-        # (n, height, width, 3) seen as (n, 3, height, width) is channels_last already.
-        on_device = torch.from_numpy(np.stack(pixels)).to(self.device).permute(0, 3, 1, 2)
+        on_device = torch.from_numpy(np.stack(pixels)).to(self.device)
         return self.preprocessing.normalise(on_device)
 
 

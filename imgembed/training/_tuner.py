@@ -179,8 +179,7 @@ class Tuner:
         return _map_among_each_other(np.concatenate(vectors), labels[np.concatenate(rows)])
 
     def _inputs(self, pixels: list[Any]) -> Tensor:
-        # (n, height, width, 3) seen as (n, 3, height, width) is channels_last already.
-        on_device = torch.from_numpy(np.stack(pixels)).to(self.device).permute(0, 3, 1, 2)
+        on_device = torch.from_numpy(np.stack(pixels)).to(self.device)
         return self.preprocessing.normalise(on_device)
 
     def _tensors(self) -> dict[str, Tensor]:
