@@ -75,6 +75,11 @@ class _Question(NamedTuple):
     where: str
     number: int
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is asked for."""
+        return self.query is None and not self.where
+
     def arguments(self, number: int | None = None) -> dict[str, str | int]:
         """The address of a page of its hits."""
         arguments: dict[str, str | int] = {}
@@ -195,7 +200,7 @@ class _Site:
 
     def _ranking(self, question: _Question) -> Ranking:
         """The hits up to those of the page, and one more that says whether there is another."""
-        if question.query is None and not question.where:
+        if question.is_empty:
             return Ranking((), True)
         n_hits = question.number * self._page_size + 1
         return self._rankings.first(question.query, question.where, n_hits)
@@ -212,13 +217,15 @@ class _Site:
     def _page(self, question: _Question, ranking: Ranking, error: str | None = None) -> str:
         hits, more = self._on_page(question, ranking)
         number = question.number
+        shows_hits = question.query is not None or not (question.is_empty or error)
         return render_template(
             "search.html",
             **self._facts,
             question=question,
             error=error,
             cards=[self._card(rank, hit) for rank, hit in hits],
-            choice=self._first_choice if error or not (question.query or question.where) else [],
+            shows_hits=shows_hits,
+            choice=[] if shows_hits else self._first_choice,
             previous=question.arguments(number - 1) if number > 1 else None,
             following=question.arguments(number + 1) if more else None,
             name_of=self._gallery.name,
@@ -243,7 +250,7 @@ class _Site:
         }
 
     def _answer(self, question: _Question) -> tuple[dict[str, Any], int]:
-        if question.query is None and not question.where:
+        if question.is_empty:
             abort(
                 HTTPStatus.BAD_REQUEST,
                 "There is no query: ask with id, text or where, or post image.",
