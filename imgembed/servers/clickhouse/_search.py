@@ -58,8 +58,7 @@ class Search(NamedTuple):
     @property
     def kept(self) -> str:
         """The condition on rows that may be found."""
-        condition = "" if self.condition is None else f" AND {self.condition}"
-        return self.published.visible + condition
+        return self.published.kept(self.condition)
 
 
 def nearest(

@@ -69,6 +69,10 @@ class Publication:
             f"AND imgembed_slot IN ({replaced})))"
         )
 
+    def kept(self, condition: str | None) -> str:
+        """The condition on rows that belong to the index and satisfy another one, if there is."""
+        return self.visible if condition is None else f"{self.visible} AND {condition}"
+
     @property
     def doomed(self) -> str:
         """The condition on rows that no one will see again.

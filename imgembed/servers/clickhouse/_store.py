@@ -241,10 +241,9 @@ class ClickHouseStore:
     ) -> list[tuple[Any, ...]]:
         """Keys, originals and more, row by row."""
         selected = ", ".join([KEY, "hex(imgembed_original)", *words])
-        kept = published.visible if condition is None else f"{published.visible} AND {condition}"
         first = "" if limit is None else f" LIMIT {limit}"
         found = self.session.rows(
-            f"SELECT {selected} FROM {named(published.table)} WHERE {kept} "
+            f"SELECT {selected} FROM {named(published.table)} WHERE {published.kept(condition)} "
             f"ORDER BY imgembed_slot{first}"
         )
         return [

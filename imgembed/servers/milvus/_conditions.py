@@ -53,6 +53,11 @@ class MilvusCondition(NamedTuple):
     text: str | bool
     is_exact: bool = True
 
+    @property
+    def filter(self) -> str:
+        """The text as Milvus takes it, of a condition that keeps some; "" keeps all."""
+        return "" if self.text is True else str(self.text)
+
 
 #: A condition that all items fulfil.
 ALL = MilvusCondition(True)

@@ -48,8 +48,7 @@ def decided_here(
     WhereError
         If there are too many items to read, or the embedded index refuses the condition.
     """
-    text = "" if said.text is True else str(said.text)
-    n_kept = collection.count(text)
+    n_kept = collection.count(said.filter)
     if n_kept > MOST_READ:
         raise WhereError(
             f"{chosen.where!r:.200}: Milvus cannot say all of it, and {n_kept:,} items are too "
@@ -62,7 +61,7 @@ def decided_here(
         if name in columns_of(expression) or kind == "null"
     }
     fields = [KEY, *(field for field, _ in kinds.values())]
-    entities = [one for page in collection.pages(state, fields, text) for one in page]
+    entities = [one for page in collection.pages(state, fields, said.filter) for one in page]
     records = Records()
     columns = {name: _read(entities, *place) for name, place in kinds.items()}
     records.append([id_of(one[KEY], None) for one in entities], columns, len(entities))

@@ -220,8 +220,7 @@ class MilvusStore:
             if condition.text is False or not len(vectors):
                 found = _nothing(len(vectors), wanted)
             else:
-                text = "" if condition.text is True else str(condition.text)
-                search = Search(collection, state, wanted, text, with_records)
+                search = Search(collection, state, wanted, condition.filter, with_records)
                 found = self._found(search, vectors, exact=exact)
             return state, found, self._rows(collection, state).of_slots(found.slots)
 
@@ -257,8 +256,8 @@ class MilvusStore:
             condition = self._condition(collection, state, chosen)
             if condition.text is False:
                 return state, []
-            text = "" if condition.text is True else str(condition.text)
-            with closing(collection.pages(state, [KEY, *record_fields(state)], text)) as pages:
+            fields = [KEY, *record_fields(state)]
+            with closing(collection.pages(state, fields, condition.filter)) as pages:
                 some = islice(chain.from_iterable(pages), limit)
                 return state, [values_of(state, one) for one in some]
 
