@@ -294,13 +294,20 @@ def in_turn(ways: dict[str, Callable[[], Any]], n_runs: int) -> Times:
 def in_turn_singly(
     ways: dict[str, Callable[[Floats], Any]], queries: Floats, n_rounds: int = 3
 ) -> Times:
-    """The median seconds of single queries in each round, after one that does not count."""
-    singles = [queries[i : i + 1] for i in range(len(queries))]
+    """The median seconds of single queries in each round, after one that does not count.
+
+    Each query is asked of all ways, in an order that is drawn, so that what else the machine does
+    falls on all.
+    """
+    rng = np.random.default_rng(0)
     medians: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(1 + n_rounds):
-        for way, search in ways.items():
-            times = (seconds(partial(search, one)) for one in singles)
-            medians[way].append(statistics.median(times))
+        times: dict[str, list[float]] = {way: [] for way in ways}
+        for i in range(len(queries)):
+            for way in rng.permutation(list(ways)):
+                times[way].append(seconds(partial(ways[way], queries[i : i + 1])))
+        for way, found in times.items():
+            medians[way].append(statistics.median(found))
     return {way: np.array(runs[1:]) for way, runs in medians.items()}
 
 
@@ -362,6 +369,7 @@ def build_ours(points: VectorSet, n_threads: int) -> Rival:
             planned = nodes.planned_ef(K, n_queries, len(nodes))
             assert planned == ef, f"ef {planned} in place of {ef}"
         nodes.keep_usual_ef()
+        index._collection._plain_search = None
 
     return Rival(set_ef, lambda queries: index.kneighbors(queries)[1])
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Squared norms between these are far from where squares of float32 overflow or vanish.
-_SMALLEST, _LARGEST = 1e-12, 1e24
+SMALLEST_SQUARE, LARGEST_SQUARE = 1e-12, 1e24
 
 
 def normalise_rows(vectors: NDArray[Any], squares: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -24,10 +24,11 @@ def normalise_rows(vectors: NDArray[Any], squares: NDArray[Any] | None = None) -
     normalised : ndarray of the same shape and dtype
     """
     squares = (squared_norms(vectors) if squares is None else squares)[..., np.newaxis]
-    if squares.size == 1 and _SMALLEST < squares.item() < _LARGEST:  # in few microseconds
+    # One in few microseconds.
+    if squares.size == 1 and SMALLEST_SQUARE < squares.item() < LARGEST_SQUARE:
         alone: NDArray[Any] = vectors / vectors.dtype.type(sqrt(squares.item()))
         return alone
-    ordinary = (squares > _SMALLEST) & (squares < _LARGEST)
+    ordinary = (squares > SMALLEST_SQUARE) & (squares < LARGEST_SQUARE)
     if ordinary.all():
         normalised: NDArray[Any] = vectors / np.sqrt(squares)
         return normalised

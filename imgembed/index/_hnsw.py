@@ -114,7 +114,7 @@ class Graph:
     def keep_ef(self, ef: int) -> None:
         """Set the ef that searches have at least; not while others search."""
         self._index.set_ef(ef)
-        self._ef = ef
+        self.ef = ef
 
     def candidates(
         self, queries: NDArray[np.float32], ef: int, n_threads: int, k: int | None = None
@@ -142,12 +142,32 @@ class Graph:
         Each None leaks 12 bytes a candidate and query: hnswlib forgets its result there.
         """
         # A larger ef goes as k, since hnswlib's own is state that parallel queries share.
-        asked = ef if k is None or ef > self._ef else k
+        asked = ef if k is None or ef > self.ef else k
         try:
             nodes, distances = self._index.knn_query(queries, min(asked, self._n_nodes), n_threads)
         except RuntimeError:  # fewer found than asked for
             return None
         return nodes.view(np.int64), distances
+
+    def nearest(
+        self, query: NDArray[np.float32], k: int
+    ) -> tuple[NDArray[np.uint64], NDArray[np.float32]] | None:
+        """What :meth:`candidates` finds of one query with the ef that is kept, as it comes.
+
+        Parameters
+        ----------
+        query : ndarray of shape (1, n_features), dtype float32
+            Finite.
+        k : int
+            At most the ef that is kept.
+        """
+        try:
+            found: tuple[NDArray[np.uint64], NDArray[np.float32]] = self._index.knn_query(
+                query, k, 1
+            )
+        except RuntimeError:
+            return None
+        return found
 
     def links(self) -> GraphLinks:
         """The graph without its vectors.

@@ -424,9 +424,11 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         """
         k = self._checked_n_neighbors(n_neighbors)
         with self._lock.reading():
-            queries = None if X is None else self._checked(X, embedder)
-            allowed = allowed_slots(self._collection, where, params)
-            distances, slots = self._nearest(queries, k, allowed, exact)
+            if X is None:
+                allowed = allowed_slots(self._collection, where, params)
+                distances, slots = self._nearest(None, k, allowed, exact)
+            else:
+                distances, slots = self._found(X, k, where, params, exact, embedder)
             rows = self._collection.items.rows_of(slots)
         return (distances, rows) if return_distance else rows
 
@@ -478,9 +480,7 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         """
         k = self._checked_n_neighbors(n_neighbors)
         with self._lock.reading():
-            queries = self._checked(X, embedder)
-            allowed = allowed_slots(self._collection, where, params)
-            distances, slots = self._nearest(queries, k, allowed, exact)
+            distances, slots = self._found(X, k, where, params, exact, embedder)
             probabilities = self._probabilities(distances, min_probability)
             if min_probability is not None:
                 poor = probabilities < min_probability
@@ -1045,6 +1045,19 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         if type(k) is not int or k < 1:
             check_scalar(k, "n_neighbors", (int, np.integer), min_val=1)
         return int(k)
+
+    def _found(
+        self, X: Any, k: int, where: Any, params: Parameters, exact: bool, embedder: Any
+    ) -> tuple[Distances, Rows]:
+        """Distances and slots of the nearest of queries."""
+        is_plain = where is None and params is None and embedder is None and not exact
+        if is_plain and "feature_names_in_" not in self.__dict__:
+            found = self._collection.nearest_of_one(X, k)
+            if found is not None:
+                return found
+        queries = self._checked(X, embedder)
+        allowed = allowed_slots(self._collection, where, params)
+        return self._nearest(queries, k, allowed, exact)
 
     def _nearest(
         self,

@@ -56,7 +56,7 @@ class Items:
 
     def rows_of(self, slots: Slots) -> NDArray[np.int64]:
         """The row of each slot that lives; -1 stays."""
-        if len(self) == self.n_slots:
+        if self._n_living == len(self.node_of):
             return slots
         return np.where(slots < 0, -1, np.searchsorted(self.living, slots))
 
@@ -139,6 +139,14 @@ class Items:
     def n_used_nodes(self, n_nodes: int) -> int:
         """NDArray[np.int64] that have an item."""
         return int(np.count_nonzero(self._marked(n_nodes, self.living)))
+
+    def only_slots(self, n_nodes: int) -> Slots:
+        """The slot of each node that has one item; -1 for other nodes."""
+        starts, members = self._members(n_nodes)
+        only = np.full(n_nodes, -1)
+        alone = np.diff(starts) == 1
+        only[alone] = members[starts[:-1][alone]]
+        return only
 
     def _marked(self, n_nodes: int, slots: Slots) -> NDArray[np.bool_]:
         marked = np.zeros(n_nodes, bool)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 
-class SharedLock:
+class SharedLock(AbstractContextManager[None]):
     """Let readers in together and writers alone; a writer that waits goes before new readers.
 
     It is not reentrant: who holds it must not ask for it again.
@@ -20,17 +20,15 @@ class SharedLock:
 
     def reading(self) -> AbstractContextManager[None]:
         """Hold the lock with other readers."""
-        return _Reading(self)
+        return self  # no object, no generator: a query takes microseconds
 
-    def start_reading(self) -> None:
-        """Wait until nobody writes or waits to, and come in."""
+    def __enter__(self) -> None:
         with self._mutex:  # as the condition does, without a call in Python
             while self._writing or self._n_waiting:
                 self._condition.wait()
             self._n_readers += 1
 
-    def end_reading(self) -> None:
-        """Go out."""
+    def __exit__(self, *_: object) -> None:
         with self._mutex:
             self._n_readers -= 1
             if self._n_waiting and not self._n_readers:
@@ -54,18 +52,3 @@ class SharedLock:
             with self._condition:
                 self._writing = False
                 self._condition.notify_all()
-
-
-class _Reading(AbstractContextManager[None]):
-    """A reader, without a generator: a query takes microseconds."""
-
-    __slots__ = ("_lock",)
-
-    def __init__(self, lock: SharedLock) -> None:
-        self._lock = lock
-
-    def __enter__(self) -> None:
-        self._lock.start_reading()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.end_reading()

@@ -50,7 +50,7 @@ _LINKS = ("base", "levels", "upper")
 # Candidates that one call may return: 12 MB.
 _CANDIDATES_AT_ONCE = 1_000_000
 # Cosine distances below this are computed from the vectors.
-_NEAR = 0.01
+NEAR = 0.01
 # Below this the squares of entries vanish in float32, in which the graph computes.
 _SMALLEST = 1e-15
 
@@ -184,6 +184,22 @@ class NodeIndex:
     def visit(self, queries: Floats, k: int, ef: int, n_threads: int) -> Found:
         """The nearest nodes that the graph finds with an ef, and those outside of it."""
         return self._visited(queries, k, ef, n_threads, None)
+
+    def is_answered_by_graph(self, k: int) -> bool:
+        """Whether one query needs the graph alone, which returns k, by distances that hold."""
+        if self.graph is None or len(self._outside) or self._projection is not None:
+            return False
+        ef = self.planned_ef(k, 1, len(self)) if k <= len(self) else None
+        return ef is not None and k <= ef <= self.graph.ef
+
+    def in_graph(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What belongs to each node, in the order of the graph."""
+        return numbers[self._order]
+
+    def ranked(self, places: NDArray[np.int64], farness: Floats, queries: Floats) -> Found:
+        """Distances and nodes of what the graph has found."""
+        nodes = self._order.take(places).astype(np.int64)
+        return self._as_distances(farness, nodes, queries)
 
     def keep_usual_ef(self) -> None:
         """Give the graph the ef of most searches, which then return no more than is wanted."""
@@ -419,21 +435,20 @@ class NodeIndex:
             nodes = self._order[places].astype(np.int64)
             distances, nodes = rank_candidates(self.store, queries, nodes, self.settings.metric)
             return fitted(distances[:, :k], nodes[:, :k], k)
-        nodes = self._order.take(places[:, :k]).astype(np.int64)
-        return fitted(*self._as_distances(farness[:, :k], nodes, queries), k)
+        return fitted(*self.ranked(places[:, :k], farness[:, :k], queries), k)
 
     def _as_distances(self, farness: Floats, nodes: Nodes, queries: Floats) -> Found:
         """Distances by the graph's measure, ascending, and their nodes."""
         if self.settings.metric == "euclidean":
             return np.sqrt(farness, dtype=np.float64), nodes
         distances = farness.astype(np.float64)
-        if self.settings.metric == "cosine" and distances[:, 0].min(initial=1) < _NEAR:
+        if self.settings.metric == "cosine" and distances[:, 0].min(initial=1) < NEAR:
             return self._exact_where_near(distances, nodes, queries)
         return distances, nodes
 
     def _exact_where_near(self, distances: Distances, nodes: Nodes, queries: Floats) -> Found:
         """Cosine distances without the rounding of 1 - a @ b, which counts where they are small."""
-        query, place = np.nonzero(distances < _NEAR)
+        query, place = np.nonzero(distances < NEAR)
         vectors = self.store.take(nodes[query, place])
         distances[query, place] = paired_distances(vectors, queries[query], "cosine")
         order = np.lexsort((nodes, distances), axis=1)
