@@ -5,6 +5,7 @@ vector and its label, and the lists of links above. Its Python object gives and 
 it is pickled (version 0.8.0), and believes what it is given: sizes, links, levels.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 import hnswlib
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from ._structure import MAX_NODES, GraphLinks, check_links, row_slices
 
 _GROWTH = 1.5  # of the capacity, when nodes are added to a full graph
+_N_COPIERS = 2  # threads: memory is not faster for more
 
 
 class Graph:
@@ -247,9 +249,13 @@ def _records(links: GraphLinks, vectors: NDArray[np.float32]) -> NDArray[np.int8
     """Records of all nodes, as bytes."""
     n_nodes, n_features = vectors.shape
     records = np.empty(n_nodes, dtype=_record(links.M, n_features))
-    for block in row_slices(n_nodes, n_features):
+
+    def fill(block: slice) -> None:
         records["links"][block] = links.base[block]
         records["vector"][block] = vectors[block]
+
+    with ThreadPoolExecutor(_N_COPIERS) as pool:
+        list(pool.map(fill, row_slices(n_nodes, n_features)))
     records["label"] = np.arange(n_nodes)
     return records.view(np.int8)
 
