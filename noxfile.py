@@ -11,6 +11,7 @@ nox.options.reuse_existing_virtualenvs = True
 PROJECT = nox.project.load_toml("pyproject.toml")
 # Sessions that need the library share one environment: torch alone is gigabytes.
 SHARED = Path(".nox", "shared")
+ON_ALL_CORES = ("-n", "auto", "--maxprocesses=4", "--dist=worksteal")
 
 
 def _needs(*groups: str) -> tuple[str, ...]:
@@ -37,8 +38,8 @@ def _run_marked(session: nox.Session, marker: str, path: str, *groups: str) -> N
 def tests(session: nox.Session) -> None:
     """Run the test suite, on all cores; more arguments go to pytest."""
     session.env["OMP_NUM_THREADS"] = "1"  # or the threads of one process wait for another's
-    command = ("-m", "pytest", "-n", "auto", "--maxprocesses=4", "--dist=worksteal")
-    _run_with_library(session, *command, *session.posargs, needs=_needs("test"))
+    command = ("-m", "pytest", *ON_ALL_CORES, *session.posargs)
+    _run_with_library(session, *command, needs=_needs("test"))
 
 
 @nox.session
@@ -51,7 +52,8 @@ def slow(session: nox.Session) -> None:
 def faults(session: nox.Session) -> None:
     """Run the matrix of faults; each pair of operations takes IMGEMBED_FAULT_SECONDS (60)."""
     session.env["OPENBLAS_NUM_THREADS"] = "1"
-    _run_marked(session, "faults", "tests/test_faults.py")
+    command = ("-m", "pytest", *ON_ALL_CORES, "-m", "faults", "tests/test_faults.py")
+    _run_with_library(session, *command, *session.posargs, needs=_needs("test"))
 
 
 @nox.session

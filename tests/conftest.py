@@ -19,6 +19,28 @@ from imgembed.demo import gallery_paths
 _exports = tempfile.TemporaryDirectory(prefix="imgembed-tests-")
 os.environ["IMGEMBED_CACHE"] = _exports.name
 
+
+class _Sayings:
+    """What tests have said by ``record_property("said", line)``, printed as they end."""
+
+    def __init__(self, reporter: pytest.TerminalReporter) -> None:
+        self._reporter = reporter
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        lines = [str(value) for name, value in report.user_properties if name == "said"]
+        if report.when == "call" and lines:
+            self._reporter.ensure_newline()
+            self._reporter.write("".join(f"{line}\n" for line in lines), flush=True)
+
+
+@pytest.hookimpl(trylast=True)  # after the reporter is there
+def pytest_configure(config: pytest.Config) -> None:
+    """See to it that tests can say something, from the processes of pytest-xdist too."""
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is not None:
+        config.pluginmanager.register(_Sayings(reporter))
+
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 NO_SHARED_DATA = f"the image sets for testing are not at {SHARED_DATA}"
 
