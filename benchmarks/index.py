@@ -375,7 +375,7 @@ def build_ours(points: VectorSet, n_threads: int) -> Rival:
             planned = nodes.planned_ef(K, n_queries, len(nodes))
             assert planned == ef, f"ef {planned} in place of {ef}"
         nodes.keep_usual_ef()
-        index._collection._plain_search = None
+        index._collection.plain_search = None
 
     return Rival(set_ef, lambda queries: index.kneighbors(queries)[1])
 

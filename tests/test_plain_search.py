@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from imgembed import NearestNeighborIndex
 from imgembed.index._collection import Collection
+from imgembed.index._plain_search import PlainSearch
 
 METRICS = ["cosine", "euclidean", "ip"]
 
@@ -50,7 +51,7 @@ def assert_as_the_long_way(index: NearestNeighborIndex, queries: NDArray[np.floa
     for row in range(len(queries)):
         query = queries[row : row + 1]
         distances, rows = index.kneighbors(query)
-        with mock.patch.object(Collection, "nearest_of_one", return_value=None):
+        with mock.patch.object(PlainSearch, "nearest", return_value=None):
             wanted = index.kneighbors(query)
         np.testing.assert_allclose(distances, wanted[0], rtol=1e-6, atol=2e-6)
         np.testing.assert_array_equal(rows, wanted[1])

@@ -38,7 +38,7 @@ class Collection:
     items: Items
     records: Records
     # Since the last change.
-    _plain_search: PlainSearch | None = field(default=None, init=False)
+    plain_search: PlainSearch | None = field(default=None, init=False)
 
     @classmethod
     def empty(cls, settings: Settings, n_features: int) -> Self:
@@ -54,7 +54,7 @@ class Collection:
         self, vectors: Floats, ids: Sequence[Hashable] | None, records: Any, n_threads: int
     ) -> None:
         """Add items at the end; see :meth:`NearestNeighborIndex.add`."""
-        self._plain_search = None
+        self.plain_search = None
         if ids is not None:
             ids = as_list(ids, "ids")  # once, if it is an iterator
             self.records.check_new(ids, len(vectors))  # before the long work
@@ -72,7 +72,7 @@ class Collection:
         self, vectors: Floats, ids: Sequence[Hashable], records: Any, n_threads: int
     ) -> None:
         """Replace the items whose ids are there, and add the others."""
-        self._plain_search = None
+        self.plain_search = None
         ids = as_list(ids, "ids")
         slots = self.records.slots_for(ids, len(vectors))  # before the long work
         items = self.items.placed(slots, self.nodes.nodes_of(vectors, n_threads))
@@ -86,7 +86,7 @@ class Collection:
 
     def remove(self, ids: Sequence[Hashable], n_threads: int) -> None:
         """Remove items."""
-        self._plain_search = None
+        self.plain_search = None
         slots = self.records.slots_of(ids)
         items, n_changes = self.items.placed(slots, -1), self.records.n_changes
         try:
@@ -98,7 +98,7 @@ class Collection:
 
     def compact(self, n_threads: int) -> None:
         """Build all again without what is not in use."""
-        self._plain_search = None
+        self.plain_search = None
         items, nodes = self.items.compacted()
         chosen = self.nodes
         if len(nodes) < len(self.nodes):
@@ -136,12 +136,10 @@ class Collection:
         )
         return self.items.of_nodes(found, k, n_nodes, allowed)
 
-    def nearest_of_one(self, X: Any, k: int) -> Found | None:
-        """What :meth:`search` finds of one query among all, or None if it takes more to tell."""
-        search = self._plain_search
-        if search is None:
-            search = self._plain_search = PlainSearch(self.nodes, self.items)
-        return search.nearest(X, k)
+    def new_plain_search(self) -> PlainSearch:
+        """What finds for one query among all what :meth:`search` finds, until the next change."""
+        self.plain_search = PlainSearch(self.nodes, self.items)
+        return self.plain_search
 
     def within(
         self, queries: Floats, radius: float, allowed: NDArray[np.bool_] | None

@@ -1040,7 +1040,8 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         return check_vectors(self, X, self._collection.nodes.settings.metric, reset=False)
 
     def _checked_n_neighbors(self, n_neighbors: int | None) -> int:
-        self._require_fit()
+        if "_collection" not in self.__dict__:  # here, too, since each call costs a query
+            self._require_fit()
         k = self.n_neighbors if n_neighbors is None else n_neighbors
         if type(k) is not int or k < 1:
             check_scalar(k, "n_neighbors", (int, np.integer), min_val=1)
@@ -1052,7 +1053,8 @@ class NearestNeighborIndex(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         """Distances and slots of the nearest of queries."""
         is_plain = where is None and params is None and embedder is None and not exact
         if is_plain and "feature_names_in_" not in self.__dict__:
-            found = self._collection.nearest_of_one(X, k)
+            collection = self._collection
+            found = (collection.plain_search or collection.new_plain_search()).nearest(X, k)
             if found is not None:
                 return found
         queries = self._checked(X, embedder)

@@ -11,7 +11,7 @@ from ._found import Found
 from ._items import Items
 from ._node_index import NEAR, NodeIndex
 
-_FLOAT32, _FLOAT64, _INT64 = map(np.dtype, (np.float32, np.float64, np.int64))
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 # Squared norms of vectors of unit length differ from 1 by less.
 _ROUNDING = 1e-6
 
@@ -33,7 +33,8 @@ class PlainSearch:
     def __init__(self, nodes: NodeIndex, items: Items) -> None:
         self._nodes, self._items, self._graph = nodes, items, nodes.graph
         self._shape = (1, nodes.store.n_features)
-        self._metric = nodes.settings.metric
+        self._is_cosine = nodes.settings.metric == "cosine"
+        self._is_euclidean = nodes.settings.metric == "euclidean"
         self._is_enough: dict[int, bool] = {}  # by k
         # The slot of each node of the graph, -1 where it is several; made when it is needed.
         self._slots = np.empty(0, np.int64)
@@ -60,21 +61,21 @@ class PlainSearch:
         square = float(np.vdot(X, X))  # dot would warn where it overflows
         if not SMALLEST_SQUARE < square < LARGEST_SQUARE:  # nor NaN
             return None
-        is_cosine = self._metric == "cosine"
         query: NDArray[np.float32] = X
-        if is_cosine and abs(square - 1) > _ROUNDING:
+        if self._is_cosine and abs(square - 1) > _ROUNDING:
             query = X / np.float32(sqrt(square))  # type: ignore[assignment]
         found = self._graph.nearest(query, k)
         if found is None:
             return None
         places, farness = found
-        slots = self._slots[places.astype(_INT64)]
-        if (is_cosine and farness[0, 0] < NEAR) or (self._has_shared and -1 in slots[0].tolist()):
-            query = normalise_rows(X) if is_cosine else X  # as in the index, bit by bit
-            ranked = self._nodes.ranked(places.astype(_INT64), farness, query)
+        slots = self._slots.take(places)
+        is_near = self._is_cosine and farness[0, 0] < NEAR
+        if is_near or (self._has_shared and -1 in slots[0].tolist()):
+            query = normalise_rows(X) if self._is_cosine else X  # as in the index, bit by bit
+            ranked = self._nodes.ranked(places.astype(np.int64), farness, query)
             return self._items.of_nodes(ranked, k, len(self._nodes), None)
         distances = farness.astype(_FLOAT64)
-        return np.sqrt(distances, distances) if self._metric == "euclidean" else distances, slots
+        return np.sqrt(distances, distances) if self._is_euclidean else distances, slots
 
     def _learns_that_enough(self, k: int) -> bool:
         """Whether the graph alone answers."""
