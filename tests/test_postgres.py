@@ -1,8 +1,10 @@
 """PostgresIndex against a real server: the contract of all indexes, and what is its own."""
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import psycopg
 import pytest
 from numpy.typing import NDArray
 from postgres_server import PostgresServer
@@ -155,6 +157,66 @@ def test_hostile_conditions_change_nothing_and_read_nothing(
 
 def test_what_both_take_means_the_same_on_the_server_and_here(server: PostgresServer) -> None:
     check_conditions_mean_the_same(PostgresIndex(server.dsn, "both"), CONDITIONS)
+
+
+def executed(index: PostgresIndex, query: NDArray[np.float32]) -> tuple[Any, int]:
+    """What a query finds, and how many statements it took."""
+    with mock.patch.object(
+        psycopg.Cursor, "execute", autospec=True, side_effect=psycopg.Cursor.execute
+    ) as execute:
+        found = index.kneighbors(query)
+    return found, execute.call_count
+
+
+def test_a_query_alone_is_one_statement(
+    server: PostgresServer, vectors: NDArray[np.float32]
+) -> None:
+    index = PostgresIndex(server.dsn, "alone", algorithm="hnsw").fit(vectors)
+    index.kneighbors(vectors[:1])
+    assert executed(index, vectors[:1])[1] == 1
+
+
+def test_a_search_goes_by_what_another_client_has_filled_in(
+    server: PostgresServer, vectors: NDArray[np.float32]
+) -> None:
+    index = PostgresIndex(server.dsn, "filled_anew", algorithm="hnsw").fit(vectors)
+    index.kneighbors(vectors[:1])
+    other = PostgresIndex(server.dsn, "filled_anew", algorithm="hnsw").fit(vectors[::-1])
+    np.testing.assert_array_equal(index.kneighbors(vectors[:1], 1)[1], [[299]])
+    other.add(vectors[:1] + np.float32(1e-3), ids=["new"])
+    assert index.search(vectors[:1] + np.float32(1e-3), 1).ids == [["new"]]
+    other.remove([299])
+    np.testing.assert_array_equal(index.kneighbors(vectors[:1], 1)[1], [[299]])
+
+
+def test_settings_that_are_lost_are_set_again(
+    server: PostgresServer, vectors: NDArray[np.float32]
+) -> None:
+    index = PostgresIndex(server.dsn, "settings", algorithm="hnsw", ef_search=200).fit(vectors)
+    wanted = index.kneighbors(vectors, exact=True)
+    connection = index._store.session._reading(False)  # type: ignore[attr-defined]
+    connection.execute("SET hnsw.ef_search = 1")  # as who shares a connection may do
+    for n_statements in (5, 2, 1):
+        found, n_executed = executed(index, vectors[:1])
+        assert n_executed <= n_statements
+        np.testing.assert_array_equal(found[1], wanted[1][:1])
+
+
+def test_values_are_told_from_equal_ones_of_another_type(
+    server: PostgresServer, vectors: NDArray[np.float32]
+) -> None:
+    records = {
+        "number": [row % 3 for row in range(300)],
+        "is_even": [row % 2 == 0 for row in range(300)],
+    }
+    here = NearestNeighborIndex().fit(vectors, records=records)
+    there = PostgresIndex(server.dsn, "values").fit(vectors, records=records)
+    for _ in range(2):
+        for where in ("number = ?", "number + ? > 1", "is_even = ?"):
+            for value in (1, True, 1.0, 0, False, -0.0):
+                asked = {"where": where, "params": (value,), "exact": True}
+                wanted = here.kneighbors(vectors[:3], **asked)
+                np.testing.assert_array_equal(there.kneighbors(vectors[:3], **asked)[1], wanted[1])
 
 
 def test_two_threads_search_while_a_third_changes(

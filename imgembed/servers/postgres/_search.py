@@ -2,19 +2,18 @@
 
 import zlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
-import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
 from .._state import State
 from .._store import Found, Vectors
-from ._session import Connection
+from ._session import Connection, GraphSettings, set_for_graph
 from ._sql import KEY, PostgresCondition, named
-
-Cursor = psycopg.Cursor[Any]
+from ._state import STATES
 
 SLOT = sql.Identifier("imgembed_slot")
 VECTOR = sql.Identifier("imgembed_vector")
@@ -28,6 +27,8 @@ LARGEST_EF = 1_000
 #: Queries whose answers are on the way at once: more would wait in memory.
 MOST_SENT = 256
 
+# Of the columns at the end of a row, see _stamped.
+_N_STAMPS = 3
 # A filter that keeps a smaller share is searched exactly, one by one.
 _EXACT_SHARE = 0.05
 
@@ -45,6 +46,8 @@ class Search(NamedTuple):
         What may be found.
     with_records : bool
         Whether keys and records are wanted too.
+    name : str
+        Its name in the table of states.
     """
 
     table: sql.Identifier
@@ -52,6 +55,7 @@ class Search(NamedTuple):
     k: int
     condition: PostgresCondition = ALL
     with_records: bool = False
+    name: str = ""
 
 
 def nearest(
@@ -73,59 +77,70 @@ def nearest(
     -------
     found : Found
     """
+    exact_text = _text(_exact_statement(search), search, connection)
     if exact:
-        return _as_arrays(search, _answers(connection, _exact_statement(search), search, queries))
-    _set_graph_search(connection, search.state, ef)
-    answers = _answers(connection, _graph_statement(search), search, queries)
+        return _as_arrays(search, _answers(connection, exact_text, search, queries))
+    set_for_graph(connection, graph_settings(search.state, ef), local=True)
+    graph_text = _text(_graph_statement(search), search, connection)
+    answers = _answers(connection, graph_text, search, queries)
     wanted = min(search.k, search.state.n_items)
     poor = [row for row, answer in enumerate(answers) if len(answer) < wanted]
     if poor:  # the filter keeps few, or equal vectors hide others
-        better = _answers(connection, _exact_statement(search), search, queries[poor])
+        better = _answers(connection, exact_text, search, queries[poor])
         for row, answer in zip(poor, better, strict=True):
             answers[row] = answer
     return _as_arrays(search, answers)
 
 
-def send(connection: Connection, search: Search, queries: Vectors, *, ef: int) -> list[Cursor]:
-    """Send the statements of a search through the graph, or an exact one, in a pipeline.
+class Statement:
+    """What is asked for each query outside of a transaction: it also tells what answered it.
+
+    Parameters
+    ----------
+    search : Search
+        With its ``name``.
+    settings : GraphSettings or None
+        Those that the connection should have; None compares with all.
+    """
+
+    def __init__(self, search: Search, settings: GraphSettings | None) -> None:
+        self.search, self.settings = search, settings
+        self._text: bytes | None = None
+
+    def text(self, connection: Connection) -> bytes:
+        """In the server's words, which take long to put together."""
+        if self._text is None:
+            search = self.search
+            asked = _exact_statement if self.settings is None else _graph_statement
+            self._text = _text(_stamped(asked(search), search), search, connection)
+        return self._text
+
+
+def nearest_at_once(connection: Connection, statement: Statement, queries: Vectors) -> Found | None:
+    """Find the nearest vectors, by one statement a query: what it sees is of one moment.
 
     Parameters
     ----------
     connection : Connection
-    search : Search
+    statement : Statement
     queries : ndarray of shape (n_queries, n_features), dtype float32
-    ef : int
-        Candidates that the graph visits; 0 compares with all.
-
-    Returns
-    -------
-    cursors : list of Cursor
-        One a query, from which :func:`receive` takes the answers.
-    """
-    if ef:
-        _set_graph_search(connection, search.state, ef)
-    return _sent(connection, _graph_statement(search) if ef else _exact_statement(search),
-                 search, queries)  # fmt: skip
-
-
-def receive(search: Search, cursors: Sequence[Cursor]) -> Found | None:
-    """The answers to :func:`send`.
-
-    Parameters
-    ----------
-    search : Search
-    cursors : sequence of Cursor
 
     Returns
     -------
     found : Found or None
-        None if the graph found too few.
+        None if the index or a setting was another one, or the graph found too few.
     """
-    answers = [cursor.fetchall() for cursor in cursors]
+    search, settings = statement.search, statement.settings
+    answers = _answers(connection, statement.text(connection), search, queries)
     wanted = min(search.k, search.state.n_items)
-    if any(len(answer) < wanted for answer in answers):
+    if not wanted or any(len(answer) < wanted for answer in answers):
         return None
-    return _as_arrays(search, answers)
+    for *_, n_changes, ef, order in (answer[0] for answer in answers):
+        if n_changes != str(search.state.n_changes):
+            return None
+        if settings is not None and (ef, order) != settings:
+            return None
+    return _as_arrays(search, [[row[:-_N_STAMPS] for row in answer] for answer in answers])
 
 
 def share_kept(connection: Connection, search: Search) -> float:
@@ -206,41 +221,35 @@ def graph_column(state: State) -> sql.Composable:
     return VECTOR
 
 
-def _set_graph_search(connection: Connection, state: State, ef: int) -> None:
+def graph_settings(state: State, ef: int) -> GraphSettings:
+    """Settings of pgvector for a search that visits so many candidates."""
     # What is merged from partitions must be in order.
     order = "strict_order" if state.partitions else "relaxed_order"
-    connection.execute(
-        "SELECT set_config('hnsw.ef_search', %s, true), "
-        "set_config('hnsw.iterative_scan', %s, true)",
-        (str(min(ef, LARGEST_EF)), order),
-    )
+    return GraphSettings(str(min(ef, LARGEST_EF)), order)
+
+
+def _text(statement: sql.Composed, search: Search, connection: Connection) -> bytes:
+    """The words of a statement, with the kinds of columns: when prepared it has one result."""
+    kinds = zlib.crc32(repr(search.state.kinds).encode())
+    return statement.as_bytes(connection) + b" -- %d" % kinds
 
 
 def _answers(
-    connection: Connection, statement: sql.Composed, search: Search, queries: Vectors
+    connection: Connection, text: bytes, search: Search, queries: Vectors
 ) -> list[list[tuple[Any, ...]]]:
     """Rows of each query: slot, distance, and what else the statement gives."""
     answers: list[list[tuple[Any, ...]]] = []
+    values = {**search.condition.values, "name": search.name}
+    # What a filter keeps decides how a statement is run: with one it is planned for its values.
+    is_prepared = search.condition is ALL
     for start in range(0, len(queries), MOST_SENT):
-        with connection.pipeline():
-            cursors = _sent(connection, statement, search, queries[start : start + MOST_SENT])
+        some = queries[start : start + MOST_SENT]
+        with connection.pipeline() if len(some) > 1 else nullcontext():
+            cursors = [connection.cursor(binary=True) for _ in some]
+            for cursor, query in zip(cursors, some, strict=True):
+                cursor.execute(text, values | {"query": query}, prepare=is_prepared)
             answers += [cursor.fetchall() for cursor in cursors]
     return answers
-
-
-def _sent(
-    connection: Connection, statement: sql.Composed, search: Search, queries: Vectors
-) -> list[Cursor]:
-    """A cursor for each query, whose answer is on the way."""
-    # What a filter keeps decides how a statement is run: with one it is planned for its values.
-    # The kinds of columns are part of the text, because a prepared statement has one result.
-    kinds = zlib.crc32(repr(search.state.kinds).encode())
-    text = statement.as_bytes(connection) + b" -- %d" % kinds
-    values, is_prepared = dict(search.condition.values), search.condition is ALL
-    cursors = [connection.cursor(binary=True) for _ in queries]
-    for cursor, query in zip(cursors, queries, strict=True):
-        cursor.execute(text, values | {"query": query}, prepare=is_prepared)
-    return cursors
 
 
 def _graph_statement(search: Search) -> sql.Composed:
@@ -261,6 +270,16 @@ def _exact_statement(search: Search) -> sql.Composed:
     return sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY 2, 1 LIMIT {}").format(
         _wanted(search), search.table, search.condition.sql, sql.Literal(search.k)
     )
+
+
+def _stamped(statement: sql.Composed, search: Search) -> sql.Composed:
+    """A statement whose rows end with the state of the index and the settings of the graph."""
+    query = (
+        "SELECT near.*, (SELECT state->>'n_changes' FROM {} WHERE index_name = %(name)s), "
+        "current_setting('hnsw.ef_search'), current_setting('hnsw.iterative_scan') "
+        "FROM ({}) AS near ORDER BY imgembed_distance, {}"
+    )
+    return sql.SQL(query).format(STATES, statement, SLOT)
 
 
 def _wanted(search: Search) -> sql.Composed:

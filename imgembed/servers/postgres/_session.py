@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import RLock
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 from packaging.version import Version
@@ -30,6 +30,15 @@ from .._errors import (
 )
 
 Connection = psycopg.Connection[Any]
+
+
+class GraphSettings(NamedTuple):
+    """Settings of pgvector that a search decides."""
+
+    ef: str
+    order: str
+
+
 Result = TypeVar("Result")
 
 _OLDEST_EXTENSION = Version("0.8")  # the first with iterative scans
@@ -54,6 +63,7 @@ _READER_SETTINGS = (
     "SET hnsw.iterative_scan = relaxed_order",
     "SET hnsw.max_scan_tuples = 2147483647",
     "SET hnsw.scan_mem_multiplier = 4",
+    "SET default_transaction_read_only = on",
 )
 
 
@@ -80,6 +90,8 @@ class PostgresSession:
         self._timeout = timeout
         self._lock = RLock()
         self._connections: dict[str, Connection] = {}
+        # What the settings of a connection are, if nobody else has changed them.
+        self._set: tuple[Connection, GraphSettings] | None = None
         weakref.finalize(self, _close, self._connections)
 
     @property
@@ -108,6 +120,40 @@ class PostgresSession:
             Of the kind that fits.
         """
         return self._attempted(lambda: self._reading(on_primary), _in_pipeline(work))
+
+    def ask(self, work: Callable[[Connection], Result], settings: GraphSettings | None) -> Result:
+        """Do work whose statements read each by itself, without a transaction; again if need be.
+
+        Parameters
+        ----------
+        work : callable
+            Takes the connection.
+        settings : GraphSettings or None
+            What the connection should be set to. Where connections are shared with others it may
+            not be, which work must see.
+
+        Returns
+        -------
+        result : object
+            What ``work`` returned.
+
+        Raises
+        ------
+        ServerError
+            Of the kind that fits.
+        """
+
+        def after_setting(connection: Connection) -> Result:
+            if settings is not None and self._set != (connection, settings):
+                set_for_graph(connection, settings, local=False)
+                self._set = connection, settings
+            return work(connection)
+
+        return self._attempted(lambda: self._reading(False), after_setting)
+
+    def forget_settings(self) -> None:
+        """Set them anew when they are needed next."""
+        self._set = None
 
     def write(self, work: Callable[[Connection], Result]) -> Result:
         """Do work in one transaction; again if the server was lost.
@@ -194,6 +240,22 @@ class PostgresSession:
         except psycopg.Error as error:
             told = without_password(str(error).strip(), self._parts.get("password"))
             raise _server_error(error, told) from None
+
+
+def set_for_graph(connection: Connection, settings: GraphSettings, *, local: bool) -> None:
+    """Set how graphs are searched, until the transaction ends or for longer.
+
+    Parameters
+    ----------
+    connection : Connection
+    settings : GraphSettings
+    local : bool
+        Only for this transaction.
+    """
+    connection.execute(
+        "SELECT set_config('hnsw.ef_search', %s, %s), set_config('hnsw.iterative_scan', %s, %s)",
+        (settings.ef, local, settings.order, local),
+    )
 
 
 def _in_pipeline(work: Callable[[Connection], Result]) -> Callable[[Connection], Result]:

@@ -5,7 +5,7 @@ from psycopg import sql
 from .._state import State
 from ._session import Connection
 
-_STATES = sql.Identifier("imgembed_indexes")
+STATES = sql.Identifier("imgembed_indexes")
 
 
 def create_states(connection: Connection) -> None:
@@ -13,7 +13,7 @@ def create_states(connection: Connection) -> None:
     # Two at once would both see that it is not there.
     connection.execute("SELECT pg_advisory_xact_lock(hashtext('imgembed_indexes'))")
     query = "CREATE TABLE IF NOT EXISTS {} (index_name text PRIMARY KEY, state jsonb NOT NULL)"
-    connection.execute(sql.SQL(query).format(_STATES))
+    connection.execute(sql.SQL(query).format(STATES))
 
 
 def read_state(connection: Connection, table: str, *, lock: bool = False) -> State | None:
@@ -36,14 +36,11 @@ def read_state(connection: Connection, table: str, *, lock: bool = False) -> Sta
     ServerVersionError
         If a newer imgembed has written it.
     """
-    found = connection.execute(state_query(lock=lock), (table,)).fetchone()
+    query = sql.SQL("SELECT state FROM {} WHERE index_name = %s").format(STATES)
+    if lock:
+        query += sql.SQL(" FOR UPDATE")
+    found = connection.execute(query, (table,)).fetchone()
     return None if found is None else State.from_json(found[0])
-
-
-def state_query(*, lock: bool = False) -> sql.Composed:
-    """The query for the state of an index by its name."""
-    query = sql.SQL("SELECT state FROM {} WHERE index_name = %s").format(_STATES)
-    return query + sql.SQL(" FOR UPDATE") if lock else query
 
 
 def write_state(connection: Connection, table: str, state: State) -> None:
@@ -52,4 +49,4 @@ def write_state(connection: Connection, table: str, state: State) -> None:
         "INSERT INTO {} (index_name, state) VALUES (%s, %s::jsonb) "
         "ON CONFLICT (index_name) DO UPDATE SET state = excluded.state"
     )
-    connection.execute(sql.SQL(query).format(_STATES), (table, state.to_json()))
+    connection.execute(sql.SQL(query).format(STATES), (table, state.to_json()))

@@ -1,7 +1,7 @@
 """An index in PostgreSQL as its methods need it: reads of one state, changes made once."""
 
 import uuid
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -41,24 +41,25 @@ from . import _table as tables
 from ._search import (
     ALL,
     LARGEST_EF,
-    MOST_SENT,
     ORIGINAL,
     SLOT,
     Search,
+    Statement,
+    graph_settings,
     is_worth_a_graph,
     nearest,
-    receive,
-    send,
+    nearest_at_once,
     share_kept,
     vectors_at,
 )
 from ._session import Connection, PostgresSession
 from ._sql import KEY, PostgresCondition, postgres_condition
-from ._state import create_states, read_state, state_query, write_state
+from ._state import create_states, read_state, write_state
 
 Result = TypeVar("Result")
 
-_N_SHARES = 32
+_N_REMEMBERED = 32
+_SCALARS = (str, bytes, int, float, np.generic, type(None))
 _EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, LARGEST_EF)
 
 
@@ -78,9 +79,10 @@ class PostgresStore:
         self._n_changes_seen = 0
         # As it was last read or written.
         self._known: State | None = None
-        # By the number of changes.
+        # By the number of changes, among others.
         self._living = Remembered[Slots](1)
-        self._shares = Remembered[float](_N_SHARES)
+        self._shares = Remembered[float](_N_REMEMBERED)
+        self._statements = Remembered[Statement](_N_REMEMBERED)
 
     def close(self) -> None:
         """End the connections."""
@@ -183,10 +185,10 @@ class PostgresStore:
         self, queries: Vectors | None, k: int, chosen: Chosen, *, exact: bool, with_records: bool
     ) -> tuple[State, Found, NDArray[np.int64]]:
         """The nearest items of queries, and their rows; of all items one more, for themselves."""
-        table, known = sql.Identifier(self.table), self._known
-        if known is not None and queries is not None and len(queries) <= MOST_SENT:
-            wanted = Search(table, known, k, ALL, with_records)
-            found_at_once = self._sent_at_once(wanted, queries, chosen, exact=exact)
+        table = sql.Identifier(self.table)
+        if queries is not None and self._known is not None:
+            wanted = Search(table, self._known, k, ALL, with_records, self.table)
+            found_at_once = self._nearest_at_once(wanted, queries, chosen, exact)
             if found_at_once is not None:
                 return found_at_once
 
@@ -205,47 +207,45 @@ class PostgresStore:
 
         return self._read(work)
 
-    def _sent_at_once(
-        self, search: Search, queries: Vectors, chosen: Chosen, *, exact: bool
+    def _nearest_at_once(
+        self, search: Search, queries: Vectors, chosen: Chosen, exact: bool
     ) -> tuple[State, Found, NDArray[np.int64]] | None:
-        """What :meth:`nearest` finds, by one message: it is right if the state is still the known.
+        """What :meth:`nearest` finds, by a statement a query, if the state is still the known one.
 
-        None if it is not, or more than one message is needed.
+        None if it is not, or more must be read.
         """
         state = search.state
         rows = Rows(self._living.get(state.n_changes) if state.has_gaps else None)
-        if state.n_changes < self._n_changes_seen:
+        if state.n_changes < self._n_changes_seen or (state.has_gaps and rows.living is None):
             return None
         if not (chosen.where is None or isinstance(chosen.where, str)):
             return None
-        if state.has_gaps and rows.living is None:
-            return None
-
-        def work(connection: Connection) -> Any:
-            asked = search._replace(condition=self._condition(connection, state, chosen))
-            ef = self._ef(asked, exact=exact)
-            if ef is None:
-                return None
-            connection.execute(self._lock_statement())
-            read = connection.execute(state_query(), (self.table,))
-            return asked, read, send(connection, asked, queries, ef=ef)
-
+        question = state.n_changes, search.k, search.with_records, exact, _words(chosen)
         try:
-            sent = self.session.read(work)
+            statement = self._statements.get(question) or self._statement(search, chosen, exact)
+            if statement is None:
+                return None
+            self._statements.of(question, lambda: statement)
+            found = self.session.ask(
+                lambda connection: nearest_at_once(connection, statement, queries),
+                statement.settings,
+            )
         except (ServerTimeoutError, ServerUnavailableError, ServerCredentialsError):
             raise
         except (ServerError, WhereError):
             return None  # the columns may be others by now
-        if sent is None:
-            return None
-        asked, read, cursors = sent
-        fields = read.fetchone()
-        if fields is None or fields[0]["n_changes"] != state.n_changes:
-            return None
-        found = receive(asked, cursors)
         if found is None:
+            self.session.forget_settings()
             return None
         return state, found, rows.of_slots(found.slots)
+
+    def _statement(self, search: Search, chosen: Chosen, exact: bool) -> Statement | None:
+        """What is asked at once, or None if it is not known how many candidates are needed."""
+        search = search._replace(condition=_written(search.state, chosen))
+        ef = self._ef(search, exact=exact)
+        if ef is None:
+            return None
+        return Statement(search, graph_settings(search.state, ef) if ef else None)
 
     def ids(self) -> list[Hashable]:
         """All ids, row by row."""
@@ -416,11 +416,10 @@ class PostgresStore:
         self._shares.of(_question(search), lambda: share_kept(connection, search))
 
     def _condition(self, connection: Connection, state: State, chosen: Chosen) -> PostgresCondition:
+        if chosen.where is None or isinstance(chosen.where, str):
+            return _written(state, chosen)
         check_params(chosen)
-        where = chosen.where
-        if not isinstance(where, str):
-            return ALL if where is None else self._listed(connection, state, where)
-        return postgres_condition(read_condition(where, chosen.params, state.kinds))
+        return self._listed(connection, state, chosen.where)
 
     def _listed(self, connection: Connection, state: State, where: Any) -> PostgresCondition:
         """A mask of rows, or ids, as a condition."""
@@ -440,6 +439,25 @@ class PostgresStore:
             return Rows(None)
         read = partial(tables.living_slots, connection, self.table)
         return Rows(self._living.of(state.n_changes, read))
+
+
+def _written(state: State, chosen: Chosen) -> PostgresCondition:
+    """A condition in SQL, or none."""
+    check_params(chosen)
+    if chosen.where is None:
+        return ALL
+    return postgres_condition(read_condition(chosen.where, chosen.params, state.kinds))
+
+
+def _words(chosen: Chosen) -> Hashable:
+    """A condition and its values, and their types: 1 is another value than True."""
+    params = chosen.params
+    named = params.items() if isinstance(params, Mapping) else enumerate(params or ())
+    return chosen.where, tuple(
+        # What may be no key is like no other.
+        (name, type(value), value if isinstance(value, _SCALARS) else object())
+        for name, value in named
+    )
 
 
 def _question(search: Search) -> tuple[int, str]:
