@@ -3,6 +3,9 @@
 ``python benchmarks/postgres.py`` starts a server of its own (dependency group ``postgres-test``);
 ``--dsn`` takes one that is there. The vectors are random, near a subspace of 32 dimensions, as
 embeddings of images are near one of few. Time is that of the client, mean of all queries.
+
+By hand there are two searches: with the candidates that suffice without a condition, and with the
+fewest that reach the recall, or with all rows compared where none do or that is faster.
 """
 
 import argparse
@@ -23,6 +26,8 @@ from imgembed import NearestNeighborIndex, PostgresIndex
 
 K = 10
 SHARES = (1.0, 0.5, 0.1, 0.01, 0.001)
+TARGET = 0.95
+EFS = (96, 128, 192, 256, 384, 512, 768, 1000)
 Vectors = NDArray[np.float32]
 
 
@@ -47,7 +52,7 @@ def server(dsn: str | None) -> Iterator[str]:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
     from postgres_server import PostgresServer
 
-    running = PostgresServer()
+    running = PostgresServer(shared_buffers="2GB")  # for all tables, or they push each other out
     try:
         yield running.dsn
     finally:
@@ -66,7 +71,7 @@ def measure(dsn: str, n_images: int, n_features: int, n_queries: int) -> None:
     index = PostgresIndex(dsn, "bench", K, algorithm="hnsw")
     timed("PostgresIndex: load, build and measure", index.fit, vectors, records={"share": shares})
     print(f"  {index.recall_estimate_}", flush=True)
-    by_hand = ByHand(dsn, index.ef_search_)
+    by_hand = ByHand(dsn)
     timed("by hand: load", by_hand.load, vectors, shares)
     timed("by hand: build", by_hand.build, index.M, index.ef_construction)
     for share in SHARES:
@@ -78,9 +83,12 @@ def measure(dsn: str, n_images: int, n_features: int, n_queries: int) -> None:
         for name, search in (
             ("NearestNeighborIndex", partial(distances, here, asked)),
             ("PostgresIndex", partial(distances, index, asked)),
-            ("by hand", partial(by_hand.search, share)),
+            ("by hand", partial(by_hand.search, share, index.ef_search_)),
         ):
             report(name, search, queries, true)
+        ef = by_hand.sufficient_ef(share, queries, true)
+        name = f"by hand, {f'ef {ef}' if ef else 'all rows'}"
+        report(name, partial(by_hand.search, share, ef), queries, true)
 
 
 def distances(index: Any, asked: dict[str, Any], queries: Vectors) -> NDArray[np.float64]:
@@ -106,15 +114,13 @@ class ByHand:
     Parameters
     ----------
     dsn : str
-    ef : int
-        Candidates that the graph visits.
     """
 
-    def __init__(self, dsn: str, ef: int) -> None:
+    def __init__(self, dsn: str) -> None:
+        self.ef = -1
         self.connection = psycopg.connect(dsn, autocommit=True)
         register_vector(self.connection)
         for setting in (
-            f"SET hnsw.ef_search = {ef}",
             "SET hnsw.iterative_scan = relaxed_order",
             "SET maintenance_work_mem = '1GB'",
         ):
@@ -140,11 +146,18 @@ class ByHand:
         self.connection.execute(query.encode())
         self.connection.execute("ANALYZE by_hand")
 
-    def search(self, share: float, queries: Vectors) -> NDArray[np.float64]:
-        """Distances of the nearest of each query, inf where fewer are found."""
+    def search(self, share: float, ef: int, queries: Vectors) -> NDArray[np.float64]:
+        """Distances of the nearest of each query, inf where fewer are found.
+
+        An ef of 0 compares with all rows.
+        """
+        if self.ef != ef:
+            self.connection.execute(f"SET hnsw.ef_search = {ef or 1}".encode())
+            self.ef = ef
         condition = "" if share == 1.0 else f"WHERE share < {share}"
+        order = "v <#> %(q)s" if ef else "1 + (v <#> %(q)s)"  # of which there is no index
         query = (f"SELECT id, v <#> %(q)s FROM by_hand {condition} "
-                 f"ORDER BY v <#> %(q)s LIMIT {K}").encode()  # fmt: skip
+                 f"ORDER BY {order} LIMIT {K}").encode()  # fmt: skip
         distances = np.full((len(queries), K), np.inf)
         with self.connection.pipeline() if len(queries) > 1 else self.connection.cursor():
             cursors = [self.connection.cursor(binary=True) for _ in queries]
@@ -155,14 +168,36 @@ class ByHand:
                 distances[row, : len(found)] = [1 + one[1] for one in found]
         return distances
 
+    def sufficient_ef(self, share: float, queries: Vectors, true: NDArray[np.float64]) -> int:
+        """The fewest candidates that reach the recall, or 0 if comparing all rows is no slower."""
+
+        def seconds(ef: int) -> float:
+            self.search(share, ef, queries)
+            start = time.perf_counter()
+            self.search(share, ef, queries)
+            return time.perf_counter() - start
+
+        for ef in EFS:
+            if recall(self.search(share, ef, queries), true) >= TARGET:
+                return ef if seconds(ef) < seconds(0) else 0
+        return 0
+
+
+def recall(found: NDArray[np.float64], true: NDArray[np.float64]) -> float:
+    """The share of the true neighbours that were found, or others at their distance."""
+    last = np.where(np.isfinite(true), true, -np.inf).max(axis=1, keepdims=True)
+    hits = np.isfinite(found) & (found <= last + 1e-5)
+    return float(hits.sum() / np.isfinite(true).sum())
+
 
 def report(
-    name: str, search: Callable[[Vectors], NDArray[np.float64]], queries: Vectors, true: Any
+    name: str,
+    search: Callable[[Vectors], NDArray[np.float64]],
+    queries: Vectors,
+    true: NDArray[np.float64],
 ) -> None:
     """Print recall, and the time of a query alone and among others, the better of two rounds."""
-    found = search(queries)
-    last = np.where(np.isfinite(true), true, -np.inf).max(axis=1, keepdims=True)
-    recall = float((np.isfinite(found) & (found <= last + 1e-5)).sum() / np.isfinite(true).sum())
+    reached = recall(search(queries), true)
     alone, together = [], []
     for _ in range(2):
         start = time.perf_counter()
@@ -173,7 +208,7 @@ def report(
         alone.append(middle - start)
         together.append(time.perf_counter() - middle)
     a_query = 1000 / len(queries)
-    print(f"  {name:22} recall {recall:.3f}  alone {min(alone) * a_query:7.2f} ms  "
+    print(f"  {name:24} recall {reached:.3f}  alone {min(alone) * a_query:7.2f} ms  "
           f"batched {min(together) * a_query:7.2f} ms", flush=True)  # fmt: skip
 
 

@@ -25,10 +25,13 @@ class PostgresServer:
     With a primary it is its standby: it holds the same, and takes no changes.
     """
 
-    def __init__(self, primary: "PostgresServer | None" = None) -> None:
+    def __init__(
+        self, primary: "PostgresServer | None" = None, shared_buffers: str = "256MB"
+    ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="imgembed-postgres-"))
         self._programs = _programs()
         self.port = _free_port()
+        self._shared_buffers = shared_buffers
         self._process: subprocess.Popen[bytes] | None = None
         if _USER is not None:
             shutil.chown(self._folder, _USER)
@@ -55,7 +58,7 @@ class PostgresServer:
             self._process = subprocess.Popen(
                 [self._programs / "postgres", "-D", self._folder / "data", "-p", str(self.port),
                  "-k", self._folder, "-c", "listen_addresses=127.0.0.1",
-                 "-c", "max_connections=30", "-c", "shared_buffers=256MB"],
+                 "-c", "max_connections=30", "-c", f"shared_buffers={self._shared_buffers}"],
                 stdout=log, stderr=log, user=_USER, cwd=self._folder,
             )  # fmt: skip
         end = time.monotonic() + _SECONDS

@@ -406,9 +406,9 @@ class PostgresStore:
             share = self._shares.get(_question(search))
             if share is None:
                 return None
-            if not is_worth_a_graph(share):
+            ef /= max(share, 1 / state.n_items) ** 0.5
+            if not is_worth_a_graph(ef, state.n_items):
                 return 0
-            ef /= share**0.5
         return min(LARGEST_EF, max(round(ef), min(search.k, LARGEST_EF)))
 
     def _learn_share(self, connection: Connection, search: Search) -> None:
