@@ -2,10 +2,11 @@
 
 ``python benchmarks/postgres.py`` starts a server of its own (dependency group ``postgres-test``);
 ``--dsn`` takes one that is there. The vectors are random, near a subspace of 32 dimensions, as
-embeddings of images are near one of few. Time is that of the client, mean of all queries.
+embeddings of images are near one of few. Time is that of the client.
 
 By hand there are two searches: with the candidates that suffice without a condition, and with the
-fewest that reach the recall, or with all rows compared where none do or that is faster.
+fewest that reach the recall, or with all rows compared where none do or that is faster. To the
+times of the latter are the ratios.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from imgembed import NearestNeighborIndex, PostgresIndex
 K = 10
 SHARES = (1.0, 0.5, 0.1, 0.01, 0.001)
 TARGET = 0.95
+N_ROUNDS = 5
 EFS = (96, 128, 192, 256, 384, 512, 768, 1000)
 Vectors = NDArray[np.float32]
 
@@ -37,7 +39,7 @@ def main() -> None:
     parser.add_argument("--dsn", help="address of a server; by default one is started")
     parser.add_argument("--n-images", type=int, default=100_000)
     parser.add_argument("--n-features", type=int, default=512)
-    parser.add_argument("--n-queries", type=int, default=200)
+    parser.add_argument("--n-queries", type=int, default=100)
     asked = parser.parse_args()
     with server(asked.dsn) as dsn:
         measure(dsn, asked.n_images, asked.n_features, asked.n_queries)
@@ -80,15 +82,17 @@ def measure(dsn: str, n_images: int, n_features: int, n_queries: int) -> None:
         true = exact.kneighbors(queries, K, where=where, params=params, exact=True)[0]
         print(f"{share:.1%} of the vectors may be found", flush=True)
         asked = {"where": where, "params": params}
-        for name, search in (
-            ("NearestNeighborIndex", partial(distances, here, asked)),
-            ("PostgresIndex", partial(distances, index, asked)),
-            ("by hand", partial(by_hand.search, share, index.ef_search_)),
-        ):
-            report(name, search, queries, true)
         ef = by_hand.sufficient_ef(share, queries, true)
-        name = f"by hand, {f'ef {ef}' if ef else 'all rows'}"
-        report(name, partial(by_hand.search, share, ef), queries, true)
+        compare(
+            {
+                "NearestNeighborIndex": partial(distances, here, asked),
+                "PostgresIndex": partial(distances, index, asked),
+                f"by hand, ef {index.ef_search_}": partial(by_hand.search, share, index.ef_search_),
+                f"by hand, {f'ef {ef}' if ef else 'all rows'}": partial(by_hand.search, share, ef),
+            },
+            queries,
+            true,
+        )
 
 
 def distances(index: Any, asked: dict[str, Any], queries: Vectors) -> NDArray[np.float64]:
@@ -190,26 +194,32 @@ def recall(found: NDArray[np.float64], true: NDArray[np.float64]) -> float:
     return float(hits.sum() / np.isfinite(true).sum())
 
 
-def report(
-    name: str,
-    search: Callable[[Vectors], NDArray[np.float64]],
+def compare(
+    searches: dict[str, Callable[[Vectors], NDArray[np.float64]]],
     queries: Vectors,
     true: NDArray[np.float64],
 ) -> None:
-    """Print recall, and the time of a query alone and among others, the better of two rounds."""
-    reached = recall(search(queries), true)
-    alone, together = [], []
-    for _ in range(2):
-        start = time.perf_counter()
-        for row in range(len(queries)):
-            search(queries[row : row + 1])
-        middle = time.perf_counter()
-        search(queries)
-        alone.append(middle - start)
-        together.append(time.perf_counter() - middle)
-    a_query = 1000 / len(queries)
-    print(f"  {name:24} recall {reached:.3f}  alone {min(alone) * a_query:7.2f} ms  "
-          f"batched {min(together) * a_query:7.2f} ms", flush=True)  # fmt: skip
+    """Print of each its recall, the time of a query alone and among others, and ratios to the last.
+
+    They take turns; times and ratios are medians of the rounds.
+    """
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in searches}
+    for _ in range(N_ROUNDS):
+        for name, search in searches.items():
+            search(queries)
+            start = time.perf_counter()
+            for row in range(len(queries)):
+                search(queries[row : row + 1])
+            middle = time.perf_counter()
+            search(queries)
+            times[name].append((middle - start, time.perf_counter() - middle))
+    against = np.array(times[list(searches)[-1]])
+    for name, search in searches.items():
+        alone, together = 1000 * np.median(times[name], axis=0) / len(queries)
+        ratios = np.median(times[name] / against, axis=0)
+        print(f"  {name:22} recall {recall(search(queries), true):.3f}  "
+              f"alone {alone:7.2f} ms ({ratios[0]:.2f})  "
+              f"batched {together:7.2f} ms ({ratios[1]:.2f})", flush=True)  # fmt: skip
 
 
 def timed(name: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> None:

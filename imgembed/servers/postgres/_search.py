@@ -30,7 +30,10 @@ MOST_SENT = 256
 # Of the columns at the end of a row, see _stamped.
 _N_STAMPS = 3
 # Rows that are read one by one while the graph visits a candidate: measured with 512 features.
-_ROWS_A_CANDIDATE = 70
+_ROWS_A_CANDIDATE = 90
+# How many times as many candidates a filter needs at most: where it keeps less, the graph is
+# searched on until enough are found, and so deeper.
+_MOST_TIMES = 2.5
 
 
 class Search(NamedTuple):
@@ -128,12 +131,13 @@ def nearest_at_once(connection: Connection, statement: Statement, queries: Vecto
     Returns
     -------
     found : Found or None
-        None if the index or a setting was another one, or the graph found too few.
+        None if the index or a setting was another one, the graph found too few, or nothing was
+        found that could tell.
     """
     search, settings = statement.search, statement.settings
     answers = _answers(connection, statement.text(connection), search, queries)
-    wanted = min(search.k, search.state.n_items)
-    if not wanted or any(len(answer) < wanted for answer in answers):
+    least = 1 if settings is None else max(1, min(search.k, search.state.n_items))
+    if any(len(answer) < least for answer in answers):
         return None
     for *_, n_changes, ef, order in (answer[0] for answer in answers):
         if n_changes != str(search.state.n_changes):
@@ -160,20 +164,25 @@ def share_kept(connection: Connection, search: Search) -> float:
     found = connection.execute(query_of_all, dict(search.condition.values)).fetchone()
     assert found is not None
     share: float = found[0][0]["Plan"]["Plan Rows"] / max(search.state.n_items, 1)
-    return min(share, 1.0)
+    return min(max(share, 1 / max(search.state.n_items, 1)), 1.0)
 
 
-def is_worth_a_graph(n_candidates: float, n_items: int) -> bool:
-    """Whether a search with a filter goes through the graph: if it may, and is faster.
+def filtered_ef(ef: float, share: float, k: int, n_items: int) -> float:
+    """Candidates for a search with a filter; 0 if it is faster to read all rows.
 
     Parameters
     ----------
-    n_candidates : float
-        What the graph would have to visit.
+    ef : float
+        Candidates without a filter.
+    share : float
+        What the filter keeps, more than 0.
+    k : int
     n_items : int
         In the table, kept or not.
     """
-    return n_candidates <= LARGEST_EF and n_candidates * _ROWS_A_CANDIDATE < n_items
+    ef *= min(share**-0.5, _MOST_TIMES)
+    is_worth_it = max(ef, k / share) * _ROWS_A_CANDIDATE < n_items
+    return ef if is_worth_it else 0
 
 
 def vectors_at(

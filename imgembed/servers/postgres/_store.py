@@ -45,8 +45,8 @@ from ._search import (
     SLOT,
     Search,
     Statement,
+    filtered_ef,
     graph_settings,
-    is_worth_a_graph,
     nearest,
     nearest_at_once,
     share_kept,
@@ -406,8 +406,8 @@ class PostgresStore:
             share = self._shares.get(_question(search))
             if share is None:
                 return None
-            ef /= max(share, 1 / state.n_items) ** 0.5
-            if not is_worth_a_graph(ef, state.n_items):
+            ef = filtered_ef(ef, share, search.k, state.n_items)
+            if not ef:
                 return 0
         return min(LARGEST_EF, max(round(ef), min(search.k, LARGEST_EF)))
 
