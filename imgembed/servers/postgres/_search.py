@@ -31,9 +31,10 @@ MOST_SENT = 256
 _N_STAMPS = 3
 # Rows that are read one by one while the graph visits a candidate: measured with 512 features.
 _ROWS_A_CANDIDATE = 90
-# How many times as many candidates a filter needs at most: where it keeps less, the graph is
-# searched on until enough are found, and so deeper.
-_MOST_TIMES = 2.5
+# How many more candidates are needed the less a filter keeps, and how many times as many at most:
+# where it keeps less still, the graph is searched on until enough are found, and so deeper. By
+# benchmarks/postgres.py, where these reach the recall of a search without a filter.
+_EXPONENT, _MOST_TIMES = -0.45, 2.2
 
 
 class Search(NamedTuple):
@@ -180,7 +181,7 @@ def filtered_ef(ef: float, share: float, k: int, n_items: int) -> float:
     n_items : int
         In the table, kept or not.
     """
-    ef *= min(share**-0.5, _MOST_TIMES)
+    ef *= min(share**_EXPONENT, _MOST_TIMES)
     is_worth_it = max(ef, k / share) * _ROWS_A_CANDIDATE < n_items
     return ef if is_worth_it else 0
 
