@@ -142,6 +142,8 @@ class Items:
 
     def only_slots(self, n_nodes: int) -> Slots:
         """The slot of each node that has one item; -1 for other nodes."""
+        if self.is_plain(n_nodes):
+            return np.arange(n_nodes)
         starts, members = self._members(n_nodes)
         only = np.full(n_nodes, -1)
         alone = np.diff(starts) == 1
