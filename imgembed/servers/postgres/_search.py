@@ -81,17 +81,20 @@ def nearest(
     -------
     found : Found
     """
-    exact_text = _text(_exact_statement(search), search, connection)
+
+    def compared_with_all(some: Vectors) -> list[list[tuple[Any, ...]]]:
+        text = _text(_exact_statement(search), search, connection)
+        return _answers(connection, text, search, some)
+
     if exact:
-        return _as_arrays(search, _answers(connection, exact_text, search, queries))
+        return _as_arrays(search, compared_with_all(queries))
     set_for_graph(connection, graph_settings(search.state, ef), local=True)
     graph_text = _text(_graph_statement(search), search, connection)
     answers = _answers(connection, graph_text, search, queries)
     wanted = min(search.k, search.state.n_items)
     poor = [row for row, answer in enumerate(answers) if len(answer) < wanted]
     if poor:  # the filter keeps few, or equal vectors hide others
-        better = _answers(connection, exact_text, search, queries[poor])
-        for row, answer in zip(poor, better, strict=True):
+        for row, answer in zip(poor, compared_with_all(queries[poor]), strict=True):
             answers[row] = answer
     return _as_arrays(search, answers)
 

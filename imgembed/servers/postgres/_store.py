@@ -82,7 +82,7 @@ class PostgresStore:
         # By the number of changes, among others.
         self._living = Remembered[Slots](1)
         self._shares = Remembered[float](_N_REMEMBERED)
-        self._statements = Remembered[Statement](_N_REMEMBERED)
+        self._statements = Remembered[Statement | None](_N_REMEMBERED)
 
     def close(self) -> None:
         """End the connections."""
@@ -222,10 +222,11 @@ class PostgresStore:
             return None
         question = state.n_changes, search.k, search.with_records, exact, _words(chosen)
         try:
-            statement = self._statements.get(question) or self._statement(search, chosen, exact)
+            statement = self._statements.of(
+                question, lambda: self._statement(search, chosen, exact)
+            )
             if statement is None:
                 return None
-            self._statements.of(question, lambda: statement)
             found = self.session.ask(
                 lambda connection: nearest_at_once(connection, statement, queries),
                 statement.settings,
