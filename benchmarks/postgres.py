@@ -4,6 +4,9 @@
 ``--dsn`` takes one that is there. The vectors are random, near a subspace of 32 dimensions, as
 embeddings of images are near one of few. Time is that of the client.
 
+By hand a table is filled whose ids are numbers; and one that is keyed as ``PostgresIndex`` keys
+its own, by texts, and by places too.
+
 By hand there are two searches: with the candidates that suffice without a condition, and with the
 fewest that reach the recall, or with all rows compared where none do or that is faster. To the
 times of the latter are the ratios.
@@ -22,6 +25,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 from pgvector.psycopg import register_vector
+from sklearn.base import clone
 
 from imgembed import NearestNeighborIndex, PostgresIndex
 
@@ -29,7 +33,9 @@ K = 10
 SHARES = (1.0, 0.5, 0.1, 0.01, 0.001)
 TARGET = 0.95
 N_ROUNDS = 5
-EFS = (96, 128, 192, 256, 384, 512, 768, 1000)
+N_FILLS = 3
+SECONDS = 60
+EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1000)
 Vectors = NDArray[np.float32]
 
 
@@ -67,15 +73,9 @@ def measure(dsn: str, n_images: int, n_features: int, n_queries: int) -> None:
     shares = np.random.default_rng(1).random(n_images)
     exact = NearestNeighborIndex(K, algorithm="exact").fit(vectors, records={"share": shares})
     here = NearestNeighborIndex(K, algorithm="hnsw")
-    timed("NearestNeighborIndex: load and build", here.fit, vectors, records={"share": shares})
-    loaded = PostgresIndex(dsn, "bench_load", K, algorithm="exact")
-    timed("PostgresIndex: load", loaded.fit, vectors, records={"share": shares})
     index = PostgresIndex(dsn, "bench", K, algorithm="hnsw")
-    timed("PostgresIndex: load, build and measure", index.fit, vectors, records={"share": shares})
-    print(f"  {index.recall_estimate_}", flush=True)
     by_hand = ByHand(dsn)
-    timed("by hand: load", by_hand.load, vectors, shares)
-    timed("by hand: build", by_hand.build, index.M, index.ef_construction)
+    fill(vectors, shares, here, index, by_hand)
     for share in SHARES:
         where = None if share == 1.0 else "share < ?"
         params = None if where is None else (share,)
@@ -93,6 +93,56 @@ def measure(dsn: str, n_images: int, n_features: int, n_queries: int) -> None:
             queries,
             true,
         )
+
+
+def fill(
+    vectors: Vectors,
+    shares: NDArray[np.float64],
+    here: NearestNeighborIndex,
+    index: PostgresIndex,
+    by_hand: "ByHand",
+) -> None:
+    """Load and build all three, in turns."""
+    records = {"share": shares}
+    loaded = clone(index).set_params(table="bench_load", algorithm="exact")
+
+    def fill_by_hand() -> None:
+        by_hand.load(vectors, shares)
+        by_hand.build(index.M, index.ef_construction)
+
+    print("load", flush=True)
+    take_turns(
+        {
+            "PostgresIndex": lambda: loaded.fit(vectors, records=records),
+            "by hand, the same keys": lambda: by_hand.load_with_texts(vectors, shares),
+            "by hand": lambda: by_hand.load(vectors, shares),
+        },
+        N_ROUNDS,
+    )
+    print("load and build", flush=True)
+    take_turns(
+        {
+            "NearestNeighborIndex": lambda: here.fit(vectors, records=records),
+            "PostgresIndex, and measure": lambda: index.fit(vectors, records=records),
+            "by hand": fill_by_hand,
+        },
+        N_FILLS,
+    )
+    print(f"  {index.recall_estimate_}", flush=True)
+
+
+def take_turns(calls: dict[str, Callable[[], Any]], n_rounds: int) -> None:
+    """Print the median seconds of each, and the median of their ratios to the last."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(n_rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    against = np.array(times[list(calls)[-1]])
+    for name, seconds in times.items():
+        print(f"  {name:26} {np.median(seconds):6.1f} s ({np.median(seconds / against):.2f})",
+              flush=True)  # fmt: skip
 
 
 def distances(index: Any, asked: dict[str, Any], queries: Vectors) -> NDArray[np.float64]:
@@ -123,6 +173,7 @@ class ByHand:
     def __init__(self, dsn: str) -> None:
         self.ef = -1
         self.connection = psycopg.connect(dsn, autocommit=True)
+        self.connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
         register_vector(self.connection)
         for setting in (
             "SET hnsw.iterative_scan = relaxed_order",
@@ -131,17 +182,36 @@ class ByHand:
             self.connection.execute(setting.encode())
 
     def load(self, vectors: Vectors, shares: NDArray[np.float64]) -> None:
-        """Copy all rows."""
+        """Copy all rows, which have numbers."""
+        columns = {"id": "bigint PRIMARY KEY"}
+        self.copy("by_hand", columns, [range(len(vectors))], vectors, shares)
+
+    def load_with_texts(self, vectors: Vectors, shares: NDArray[np.float64]) -> None:
+        """Copy all rows, which have texts for ids, and places."""
+        columns = {"id": 'text COLLATE "C" PRIMARY KEY', "place": "bigint UNIQUE"}
+        texts = [f"image {number}" for number in range(len(vectors))]
+        self.copy("by_texts", columns, [texts, range(len(texts))], vectors, shares)
+
+    def copy(
+        self,
+        table: str,
+        columns: dict[str, str],
+        keys: list[Any],
+        vectors: Vectors,
+        shares: NDArray[np.float64],
+    ) -> None:
+        """Fill a new table."""
         run = self.connection.execute
-        run("DROP TABLE IF EXISTS by_hand")
-        run(f"CREATE TABLE by_hand (id bigint PRIMARY KEY, v vector({vectors.shape[1]}), "
-            "share float8)".encode())  # fmt: skip
-        run("ALTER TABLE by_hand ALTER COLUMN v SET STORAGE PLAIN")
-        cursor = self.connection.cursor()
-        with cursor.copy("COPY by_hand (id, v, share) FROM STDIN (FORMAT BINARY)") as copy:
-            copy.set_types(["int8", "vector", "float8"])
-            for number, (vector, share) in enumerate(zip(vectors, shares.tolist(), strict=True)):
-                copy.write_row((number, vector, share))
+        columns = columns | {"v": f"vector({vectors.shape[1]})", "share": "float8"}
+        words = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+        run(f"DROP TABLE IF EXISTS {table}".encode())
+        run(f"CREATE TABLE {table} ({words})".encode())
+        run(f"ALTER TABLE {table} ALTER COLUMN v SET STORAGE PLAIN".encode())
+        query = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT BINARY)".encode()
+        with self.connection.cursor().copy(query) as copy:
+            copy.set_types([kind.split()[0].split("(")[0] for kind in columns.values()])
+            for row in zip(*keys, vectors, shares.tolist(), strict=True):
+                copy.write_row(row)
 
     def build(self, m: int, ef_construction: int) -> None:
         """Build the graph."""
@@ -201,10 +271,12 @@ def compare(
 ) -> None:
     """Print of each its recall, the time of a query alone and among others, and ratios to the last.
 
-    They take turns; times and ratios are medians of the rounds.
+    They take turns, for a minute or longer; times and ratios are medians of the rounds.
     """
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in searches}
-    for _ in range(N_ROUNDS):
+    first, n_rounds = time.perf_counter(), 0
+    while n_rounds < N_ROUNDS or time.perf_counter() - first < SECONDS:
+        n_rounds += 1
         for name, search in searches.items():
             search(queries)
             start = time.perf_counter()
@@ -220,13 +292,6 @@ def compare(
         print(f"  {name:22} recall {recall(search(queries), true):.3f}  "
               f"alone {alone:7.2f} ms ({ratios[0]:.2f})  "
               f"batched {together:7.2f} ms ({ratios[1]:.2f})", flush=True)  # fmt: skip
-
-
-def timed(name: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-    """Print the seconds of a call."""
-    start = time.perf_counter()
-    call(*args, **kwargs)
-    print(f"{name}: {time.perf_counter() - start:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -109,6 +109,20 @@ def test_half_precision_takes_half(server: PostgresServer, vectors: NDArray[np.f
     assert recall(index, vectors[:50]) > 0.95
 
 
+def test_what_half_precision_does_not_hold_is_refused(
+    server: PostgresServer, vectors: NDArray[np.float32]
+) -> None:
+    index = PostgresIndex(server.dsn, "beyond", metric="euclidean", storage="float16")
+    beyond = vectors * np.float32(1e6)
+    with pytest.raises(ValueError, match=r"beyond 65,504.*scale the vectors"):
+        index.fit(beyond)
+    index.fit(vectors)
+    for call in (index.kneighbors, index.add, lambda some: index.upsert(some, [0, 1])):
+        with pytest.raises(ValueError, match=r"beyond 65,504.*scale the vectors"):
+            call(beyond[:2])
+    np.testing.assert_array_equal(index.kneighbors(vectors, 1)[1][:, 0], range(300))
+
+
 def test_the_graph_reaches_the_recall_with_filters_too(server: PostgresServer) -> None:
     check_the_graph_reaches_the_recall_with_filters(PostgresIndex(server.dsn, "many", 10))
 
@@ -217,6 +231,18 @@ def test_values_are_told_from_equal_ones_of_another_type(
                 asked = {"where": where, "params": (value,), "exact": True}
                 wanted = here.kneighbors(vectors[:3], **asked)
                 np.testing.assert_array_equal(there.kneighbors(vectors[:3], **asked)[1], wanted[1])
+
+
+def test_a_filter_asked_again_is_planned_for_its_values_and_kept(
+    server: PostgresServer, vectors: NDArray[np.float32]
+) -> None:
+    index = PostgresIndex(server.dsn, "plans").fit(vectors, records={"number": range(300)})
+    for value in (200, 200, 200, 3, 3):
+        found = index.kneighbors(vectors[:1], 1, where="number < ?", params=(value,))
+        np.testing.assert_array_equal(found[1], [[0]])
+    connection = index._store.session._reading(False)  # type: ignore[attr-defined]
+    query = "SELECT custom_plans FROM pg_prepared_statements WHERE statement LIKE '%number%'"
+    assert sorted(connection.execute(query).fetchall()) == [(1,), (2,)]
 
 
 def test_two_threads_search_while_a_third_changes(

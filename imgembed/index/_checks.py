@@ -107,7 +107,7 @@ def _squares_if_plain(X: Any, index: Any) -> NDArray[np.float32] | None:
 
 
 def _check_magnitude(X: NDArray[Any]) -> None:
-    largest = np.abs(X).max(initial=0)
+    largest = max(X.max(initial=0), -X.min(initial=0))
     if largest > _LARGEST:
         raise ValueError(
             f"X has an entry of magnitude {largest:.3g}; the index works in float32 and takes "

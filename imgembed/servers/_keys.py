@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from ..index import DuplicateIdError, UnknownIdError
-from ..index.records._ids import LAST_COUNTED_ID, Key, decode_id, encode_ids, named_ids
+from ..index.records._ids import LAST_COUNTED_ID, Key, decode_id, encode_id, encode_ids, named_ids
 from ..index.records._values import as_list
 
 Encoded = tuple[list[str], list[bytes | None]]
@@ -33,9 +33,7 @@ def keys_of(ids: Iterable[Any], n: int) -> Encoded:
         If one cannot be an id, or they are not ``n``.
     """
     encoded = encode_ids(ids, n)
-    pairs = zip(encoded.keys, encoded.originals, strict=True)
-    texts = [_key_text(key, original) for key, original in pairs]
-    return [text for text, _ in texts], [original for _, original in texts]
+    return _texts(zip(encoded.keys, encoded.originals, strict=True))
 
 
 def id_of(key: str, original: bytes | None) -> Any:
@@ -78,8 +76,7 @@ def keys_of_some(ids: Any) -> Encoded:
     TypeError, ValueError
         If one cannot be an id.
     """
-    pairs = [keys_of([one], 1) for one in as_list(ids, "ids")]
-    return [keys[0] for keys, _ in pairs], [originals[0] for _, originals in pairs]
+    return _texts(encode_id(one) for one in as_list(ids, "ids"))
 
 
 def next_number(keys: Iterable[str]) -> int:
@@ -94,9 +91,9 @@ def next_number(keys: Iterable[str]) -> int:
     number : int
         0 if there is none.
     """
-    texts = (key[1:] for key in keys if key[0] == "n")
-    numbers = (int(text) if text.lstrip("-").isdigit() else float(text) for text in texts)
-    return max((int(one) + 1 for one in numbers if -1 < one < LAST_COUNTED_ID), default=0)
+    texts = [key[1:] for key in keys if key[0] == "n"]
+    numbers = [int(text) if text.isdigit() else float(text) for text in texts]
+    return max([int(one) + 1 for one in numbers if -1 < one < LAST_COUNTED_ID], default=0)
 
 
 def refuse_present(
@@ -143,6 +140,11 @@ def require_present(
     absent = [id_of(*pair) for pair in pairs if pair[0] not in present]
     if absent:
         raise UnknownIdError(f"no item has {named_ids(absent)}")
+
+
+def _texts(encoded: Iterable[tuple[Key, bytes | None]]) -> Encoded:
+    texts = [_key_text(key, original) for key, original in encoded]
+    return [text for text, _ in texts], [original for _, original in texts]
 
 
 def _key_text(key: Key, original: bytes | None) -> tuple[str, bytes | None]:

@@ -16,6 +16,7 @@ from ._values import (
     as_list,
     described,
     is_utf8,
+    kind_of_all,
     plain_scalar,
     shown,
     to_utc,
@@ -76,10 +77,13 @@ def encode_ids(ids: Iterable[Any], n: int) -> EncodedIds:
     listed = as_list(ids, "ids")
     if len(listed) != n:
         raise ValueError(f"got {len(listed)} ids for {n} items")
-    encoded = EncodedIds(*map(list, zip(*map(encode_id, listed), strict=True)) if n else ([], []))
-    counts = Counter(encoded.keys)
-    if len(counts) < n:
-        repeated = [key for key, count in counts.items() if count > 1]
+    if kind_of_all(listed) in ("integer", "text"):  # they are their own keys
+        encoded = EncodedIds(listed, [None] * n)
+    else:
+        pairs = zip(*map(encode_id, listed), strict=True) if n else ([], [])
+        encoded = EncodedIds(*map(list, pairs))
+    if len(set(encoded.keys)) < n:
+        repeated = [key for key, count in Counter(encoded.keys).items() if count > 1]
         raise DuplicateIdError(f"given more than once: {named_ids(encoded.decoded(repeated))}")
     return encoded
 

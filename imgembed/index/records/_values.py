@@ -5,6 +5,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
+from math import isnan
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -173,12 +174,33 @@ def encode_column(name: str, values: Sequence[Any], known: str) -> tuple[str, li
     TypeError, ValueError
         If a value is of no kind or of another than the column's, with the column and the row.
     """
+    uniform = kind_of_all(values)
+    if uniform is not None and known in ("null", uniform):
+        return uniform, list(values)
     plain = [_plain_value(value, name, row) for row, value in enumerate(values)]
     kind = known
     for row, value in enumerate(plain):
         if value is not None and (of_value := _kind_of(value)) != kind:
             kind = _common_kind(kind, of_value, name, row, values[row])
     return kind, _written(plain, kind, name)
+
+
+def kind_of_all(values: Sequence[Any]) -> str | None:
+    """The kind of values that are written as they are, found out for all at once.
+
+    Returns
+    -------
+    kind : {"integer", "real", "text"} or None
+        None says that each must be looked at.
+    """
+    types = set(map(type, values))
+    if types == {int} and min(values) in INT64 and max(values) in INT64:
+        return "integer"
+    if types == {float} and not any(map(isnan, values)):
+        return "real"
+    if types == {str} and all(text.isascii() or is_utf8(text) for text in values):
+        return "text"
+    return None
 
 
 def encode_parameter(value: Any) -> Any:

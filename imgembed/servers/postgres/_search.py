@@ -82,15 +82,17 @@ def nearest(
     found : Found
     """
 
+    is_prepared = search.condition is ALL
+
     def compared_with_all(some: Vectors) -> list[list[tuple[Any, ...]]]:
         text = _text(_exact_statement(search), search, connection)
-        return _answers(connection, text, search, some)
+        return _answers(connection, text, search, some, is_prepared)
 
     if exact:
         return _as_arrays(search, compared_with_all(queries))
     set_for_graph(connection, graph_settings(search.state, ef), local=True)
     graph_text = _text(_graph_statement(search), search, connection)
-    answers = _answers(connection, graph_text, search, queries)
+    answers = _answers(connection, graph_text, search, queries, is_prepared)
     wanted = min(search.k, search.state.n_items)
     poor = [row for row, answer in enumerate(answers) if len(answer) < wanted]
     if poor:  # the filter keeps few, or equal vectors hide others
@@ -113,14 +115,19 @@ class Statement:
     def __init__(self, search: Search, settings: GraphSettings | None) -> None:
         self.search, self.settings = search, settings
         self._text: bytes | None = None
+        self._was_asked = False
 
-    def text(self, connection: Connection) -> bytes:
-        """In the server's words, which take long to put together."""
+    def answers(self, connection: Connection, queries: Vectors) -> list[list[tuple[Any, ...]]]:
+        """Rows of each query. The words take long to put together, and so does the plan."""
+        search = self.search
         if self._text is None:
-            search = self.search
             asked = _exact_statement if self.settings is None else _graph_statement
-            self._text = _text(_stamped(asked(search), search), search, connection)
-        return self._text
+            # What a filter keeps decides the plan: one that is kept is of these values alone.
+            values = b" %d" % zlib.crc32(repr(search.condition.values).encode())
+            self._text = _text(_stamped(asked(search), search), search, connection) + values
+        is_prepared = self._was_asked or search.condition is ALL or len(queries) > 1
+        self._was_asked = True
+        return _answers(connection, self._text, search, queries, is_prepared)
 
 
 def nearest_at_once(connection: Connection, statement: Statement, queries: Vectors) -> Found | None:
@@ -139,7 +146,7 @@ def nearest_at_once(connection: Connection, statement: Statement, queries: Vecto
         found that could tell.
     """
     search, settings = statement.search, statement.settings
-    answers = _answers(connection, statement.text(connection), search, queries)
+    answers = statement.answers(connection, queries)
     least = 1 if settings is None else max(1, min(search.k, search.state.n_items))
     if any(len(answer) < least for answer in answers):
         return None
@@ -256,13 +263,11 @@ def _text(statement: sql.Composed, search: Search, connection: Connection) -> by
 
 
 def _answers(
-    connection: Connection, text: bytes, search: Search, queries: Vectors
+    connection: Connection, text: bytes, search: Search, queries: Vectors, is_prepared: bool
 ) -> list[list[tuple[Any, ...]]]:
     """Rows of each query: slot, distance, and what else the statement gives."""
     answers: list[list[tuple[Any, ...]]] = []
     values = {**search.condition.values, "name": search.name}
-    # What a filter keeps decides how a statement is run: with one it is planned for its values.
-    is_prepared = search.condition is ALL
     for start in range(0, len(queries), MOST_SENT):
         some = queries[start : start + MOST_SENT]
         with connection.pipeline() if len(some) > 1 else nullcontext():

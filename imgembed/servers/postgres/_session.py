@@ -56,6 +56,7 @@ _WRONG_CREDENTIALS = (
     "no pg_hba.conf entry",
     'role "',
 )
+_BEYOND_HALF = ("out of range for type halfvec", "infinite value not allowed in halfvec")
 # A server may be slow, but not for ever.
 _READER_SETTINGS = (
     "SET statement_timeout = {timeout}",
@@ -340,6 +341,11 @@ def _check_extension(connection: Connection, *, may_create: bool) -> None:
 
 
 def _server_error(error: psycopg.Error, told: str) -> Exception:
+    if isinstance(error, errors.DataError) and any(words in told for words in _BEYOND_HALF):
+        return ValueError(
+            "a vector has an entry beyond 65,504, the largest number in half precision: scale the "
+            "vectors, or take storage='float32' (with a graph: for up to 2,000 features)"
+        )
     if isinstance(error, (errors.DataError, errors.StatementTooComplex)):
         return WhereError(f"the server refuses the condition for the values it has met: {told}")
     if isinstance(error, errors.QueryCanceled):

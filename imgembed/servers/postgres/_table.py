@@ -1,17 +1,17 @@
 """Changes of a table of PostgreSQL: made whole, within a transaction of the caller."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pgvector import HalfVector
 from psycopg import sql
 
 from .._columns import EXACT_INTEGERS, KEPT_AS, Batch, fitted_columns, rounded_integers
 from .._state import State
+from .._store import Vectors
 from ._search import (
     ORIGINAL,
     SLOT,
@@ -34,6 +34,8 @@ _COPY_TYPES = {
 _WIDEST_IN_ROW = 4_000
 # A graph that does not fit is built far slower.
 _LEAST_BUILD_MEMORY, _MOST_BUILD_MEMORY = 2**26, 2**30
+# Vectors that are put into the server's bytes at once.
+_N_WRITTEN = 256
 # PostgreSQL cuts longer names off without an error, and has columns of its own.
 _LONGEST_NAME_BYTES = 63
 _OWN_COLUMNS = frozenset("tableoid xmin cmin xmax cmax ctid".split())
@@ -206,17 +208,28 @@ def insert(connection: Connection, table: str, state: State, batch: Batch) -> St
     names += [sql.Identifier(name) for name in batch.columns]
     query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)")
     copied = query.format(sql.Identifier(table), sql.SQL(", ").join(names))
-    is_half = state.storage == "float16"
     types = [_COPY_TYPES[KEPT_AS[state.kinds[name]]] for name in batch.columns]
     with connection.cursor() as cursor, cursor.copy(copied) as copy:
-        copy.set_types(["int8", "text", "bytea", "halfvec" if is_half else "vector", *types])
+        # Vectors are sent as they are written: COPY tells no types, only how long a value is.
+        copy.set_types(["int8", "text", "bytea", "bytea", *types])
         slots = range(state.n_slots, state.n_slots + len(batch))
-        vectors = map(HalfVector, batch.vectors) if is_half else batch.vectors
+        vectors = _written_vectors(batch.vectors, state.storage)
         for row in zip(
             slots, batch.keys, batch.originals, vectors, *batch.columns.values(), strict=True
         ):
             copy.write_row(row)
     return state.with_more(batch.keys, len(batch))
+
+
+def _written_vectors(vectors: Vectors, storage: str) -> Iterator[bytes]:
+    """Vectors as pgvector reads them, each with its number of features and two empty bytes."""
+    header = np.array([vectors.shape[1], 0], ">u2").view(np.uint8)
+    kept_as = ">f2" if storage == "float16" else ">f4"
+    for start in range(0, len(vectors), _N_WRITTEN):
+        with np.errstate(over="ignore"):  # the server refuses what is infinite then
+            numbers = vectors[start : start + _N_WRITTEN].astype(kept_as).view(np.uint8)
+        headers = np.broadcast_to(header, (len(numbers), len(header)))
+        yield from map(np.ndarray.tobytes, np.hstack([headers, numbers]))
 
 
 def slots_of_keys(connection: Connection, table: str, keys: Sequence[str]) -> dict[str, int]:
