@@ -36,12 +36,12 @@ def check_vectors(index: Any, X: Any, metric: str, *, reset: bool) -> NDArray[np
     ValueError
         If X is anything else.
     """
-    squares = None if reset else _squares_if_plain(X, index)
-    if squares is not None:
-        checked = X
-    else:
+    squares = _squares_if_plain(X, None if reset else index)
+    if squares is None:
         checked = validate_data(index, X, reset=reset, dtype=[np.float64, np.float32])
         _check_magnitude(checked)
+    else:
+        checked = validate_data(index, X, skip_check_array=True) if reset else X
     if metric == "cosine":
         checked = normalise_rows(checked, squares)
     return np.ascontiguousarray(checked, np.float32)
@@ -91,14 +91,16 @@ def check_limit(limit: Any) -> None:
         check_scalar(limit, "limit", (int, np.integer), min_val=0)
 
 
-def _squares_if_plain(X: Any, index: Any) -> NDArray[np.float32] | None:
-    """Squared norms of what needs no conversion and is right, else None.
+def _squares_if_plain(X: Any, index: Any | None) -> NDArray[np.float32] | None:
+    """Squared norms of what needs no conversion and is right for the index, else None.
 
     scikit-learn's checks take 50 microseconds, and a query about as long.
     """
     if type(X) is not np.ndarray or X.dtype != np.float32 or X.ndim != 2 or not X.size:
         return None
-    if X.shape[1] != index.n_features_in_ or hasattr(index, "feature_names_in_"):
+    if index is not None and (
+        X.shape[1] != index.n_features_in_ or hasattr(index, "feature_names_in_")
+    ):
         return None
     squares = squared_norms(X)
     # No entry's square is larger; a NaN compares as false.
