@@ -127,6 +127,22 @@ def test_the_graph_reaches_the_recall_with_filters_too(server: PostgresServer) -
     check_the_graph_reaches_the_recall_with_filters(PostgresIndex(server.dsn, "many", 10))
 
 
+def test_a_filter_that_goes_with_the_vectors_keeps_the_recall(server: PostgresServer) -> None:
+    """None of the images near a query is kept, and those that are lie far apart in the graph."""
+    rng = np.random.default_rng(0)
+    centres = 3 * rng.normal(size=(60, 24))
+    kinds = rng.integers(60, size=12_000)
+    many = (centres[kinds] + rng.normal(size=(12_000, 24))).astype(np.float32)
+    index = PostgresIndex(server.dsn, "kinds", 10, algorithm="hnsw")
+    index.fit(many, records={"kind": kinds})
+    queries = many[kinds < 30][:50]
+    for where in ("kind < 30", "kind >= 30"):
+        assert recall(index, queries, where=where) >= 0.99
+        alone = [index.kneighbors(query, where=where)[0] for query in queries[:, np.newaxis]]
+        found = index.kneighbors(queries, where=where)[0]
+        np.testing.assert_allclose(np.concatenate(alone), found, atol=1e-6)
+
+
 def test_equal_vectors_do_not_hide_the_others(
     server: PostgresServer, vectors: NDArray[np.float32]
 ) -> None:

@@ -1,8 +1,9 @@
 """Searches of a table of PostgreSQL: statements, pipelined, through the graph or exact."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,8 @@ ALL = PostgresCondition(sql.SQL("true"), {})
 WIDEST, WIDEST_HALF = 2_000, 4_000
 LARGEST_EF = 1_000
 
+Answers = list[list[tuple[Any, ...]]]
+
 #: Queries whose answers are on the way at once: more would wait in memory.
 MOST_SENT = 256
 
@@ -35,6 +38,10 @@ _ROWS_A_CANDIDATE = 90
 # where it keeps less still, the graph is searched on until enough are found, and so deeper. By
 # benchmarks/postgres.py, where these reach the recall of a search without a filter.
 _EXPONENT, _MOST_TIMES = -0.45, 2.2
+# Where the graph is not searched on, as many times the wanted ones should be among the candidates.
+_EXPECTED = 2.0
+# Rows that may be read for a query around which a filter keeps less than elsewhere.
+_MOST_READ = 1_000_000
 
 
 class Search(NamedTuple):
@@ -63,7 +70,7 @@ class Search(NamedTuple):
 
 
 def nearest(
-    connection: Connection, search: Search, queries: Vectors, *, ef: int, exact: bool
+    connection: Connection, search: Search, queries: Vectors, settings: GraphSettings | None
 ) -> Found:
     """Find the nearest vectors of queries, in a transaction.
 
@@ -72,33 +79,25 @@ def nearest(
     connection : Connection
     search : Search
     queries : ndarray of shape (n_queries, n_features), dtype float32
-    ef : int
-        Candidates that the graph visits.
-    exact : bool
-        Compare with all.
+    settings : GraphSettings or None
+        None compares with all.
 
     Returns
     -------
     found : Found
     """
-
     is_prepared = search.condition is ALL
 
-    def compared_with_all(some: Vectors) -> list[list[tuple[Any, ...]]]:
+    def compared_with_all(some: Vectors) -> Answers:
         text = _text(_exact_statement(search), search, connection)
         return _answers(connection, text, search, some, is_prepared)
 
-    if exact:
+    if settings is None:
         return _as_arrays(search, compared_with_all(queries))
-    set_for_graph(connection, graph_settings(search.state, ef), local=True)
+    set_for_graph(connection, settings, local=True)
     graph_text = _text(_graph_statement(search), search, connection)
     answers = _answers(connection, graph_text, search, queries, is_prepared)
-    wanted = min(search.k, search.state.n_items)
-    poor = [row for row, answer in enumerate(answers) if len(answer) < wanted]
-    if poor:  # the filter keeps few, or equal vectors hide others
-        for row, answer in zip(poor, compared_with_all(queries[poor]), strict=True):
-            answers[row] = answer
-    return _as_arrays(search, answers)
+    return _as_arrays(search, _completed(search, queries, answers, compared_with_all))
 
 
 class Statement:
@@ -117,7 +116,12 @@ class Statement:
         self._text: bytes | None = None
         self._was_asked = False
 
-    def answers(self, connection: Connection, queries: Vectors) -> list[list[tuple[Any, ...]]]:
+    @cached_property
+    def exact(self) -> "Statement":
+        """The same, compared with all."""
+        return Statement(self.search, None)
+
+    def answers(self, connection: Connection, queries: Vectors) -> Answers:
         """Rows of each query. The words take long to put together, and so does the plan."""
         search = self.search
         if self._text is None:
@@ -142,13 +146,15 @@ def nearest_at_once(connection: Connection, statement: Statement, queries: Vecto
     Returns
     -------
     found : Found or None
-        None if the index or a setting was another one, the graph found too few, or nothing was
-        found that could tell.
+        None if the index or a setting was another one, or nothing was found that could tell.
     """
     search, settings = statement.search, statement.settings
     answers = statement.answers(connection, queries)
-    least = 1 if settings is None else max(1, min(search.k, search.state.n_items))
-    if any(len(answer) < least for answer in answers):
+    if settings is not None:
+        answers = _completed(
+            search, queries, answers, lambda some: statement.exact.answers(connection, some)
+        )
+    if not all(answers):
         return None
     for *_, n_changes, ef, order in (answer[0] for answer in answers):
         if n_changes != str(search.state.n_changes):
@@ -178,22 +184,34 @@ def share_kept(connection: Connection, search: Search) -> float:
     return min(max(share, 1 / max(search.state.n_items, 1)), 1.0)
 
 
-def filtered_ef(ef: float, share: float, k: int, n_items: int) -> float:
-    """Candidates for a search with a filter; 0 if it is faster to read all rows.
+def filtered_settings(search: Search, ef: float, share: float) -> GraphSettings | None:
+    """How the graph is searched with a filter, or None if it is faster to read all rows.
+
+    A filter may keep fewer around a query than elsewhere: what is near, and what is kept, are of
+    one kind. To search the graph on until enough are found is slow then, and finds them in poor
+    order. So it is not, where that is not needed elsewhere: who finds too few reads all rows.
 
     Parameters
     ----------
+    search : Search
     ef : float
         Candidates without a filter.
     share : float
         What the filter keeps, more than 0.
-    k : int
-    n_items : int
-        In the table, kept or not.
+
+    Returns
+    -------
+    settings : GraphSettings or None
     """
+    n_items = search.state.n_items
     ef *= min(share**_EXPONENT, _MOST_TIMES)
-    is_worth_it = max(ef, k / share) * _ROWS_A_CANDIDATE < n_items
-    return ef if is_worth_it else 0
+    at_once = max(ef, _EXPECTED * search.k / share)
+    if at_once <= LARGEST_EF and n_items <= _MOST_READ:
+        settings, n_candidates = GraphSettings(str(round(at_once)), "off"), at_once
+    else:
+        settings = graph_settings(search.state, max(ef, search.k))
+        n_candidates = max(ef, search.k / share)
+    return settings if n_candidates * _ROWS_A_CANDIDATE < n_items else None
 
 
 def vectors_at(
@@ -249,11 +267,36 @@ def graph_column(state: State) -> sql.Composable:
     return VECTOR
 
 
-def graph_settings(state: State, ef: int) -> GraphSettings:
-    """Settings of pgvector for a search that visits so many candidates."""
+def graph_settings(state: State, ef: float) -> GraphSettings:
+    """Settings of pgvector for a search by so many candidates, and by more if they do not suffice.
+
+    Parameters
+    ----------
+    state : State
+    ef : float
+
+    Returns
+    -------
+    settings : GraphSettings
+    """
     # What is merged from partitions must be in order.
     order = "strict_order" if state.partitions else "relaxed_order"
-    return GraphSettings(str(min(ef, LARGEST_EF)), order)
+    return GraphSettings(str(min(round(ef), LARGEST_EF)), order)
+
+
+def _completed(
+    search: Search, queries: Vectors, answers: Answers, compared_with_all: Callable[..., Answers]
+) -> Answers:
+    """Answers of the graph, and of all rows where it found too few.
+
+    The filter keeps few around the query, or equal vectors hide others.
+    """
+    wanted = min(search.k, search.state.n_items)
+    poor = [row for row, answer in enumerate(answers) if len(answer) < wanted]
+    if poor:
+        for row, answer in zip(poor, compared_with_all(queries[poor]), strict=True):
+            answers[row] = answer
+    return answers
 
 
 def _text(statement: sql.Composed, search: Search, connection: Connection) -> bytes:
@@ -264,9 +307,9 @@ def _text(statement: sql.Composed, search: Search, connection: Connection) -> by
 
 def _answers(
     connection: Connection, text: bytes, search: Search, queries: Vectors, is_prepared: bool
-) -> list[list[tuple[Any, ...]]]:
+) -> Answers:
     """Rows of each query: slot, distance, and what else the statement gives."""
-    answers: list[list[tuple[Any, ...]]] = []
+    answers: Answers = []
     values = {**search.condition.values, "name": search.name}
     for start in range(0, len(queries), MOST_SENT):
         some = queries[start : start + MOST_SENT]
@@ -327,7 +370,7 @@ def _compared(state: State, column: sql.Composable) -> sql.Composed:
     return sql.SQL("({} " + operator + " {})").format(column, value)
 
 
-def _as_arrays(search: Search, answers: Sequence[list[tuple[Any, ...]]]) -> Found:
+def _as_arrays(search: Search, answers: Answers) -> Found:
     distances = np.full((len(answers), search.k), np.inf)
     slots = np.full((len(answers), search.k), -1, np.int64)
     for row, answer in enumerate(answers):

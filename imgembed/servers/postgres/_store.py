@@ -45,14 +45,14 @@ from ._search import (
     SLOT,
     Search,
     Statement,
-    filtered_ef,
+    filtered_settings,
     graph_settings,
     nearest,
     nearest_at_once,
     share_kept,
     vectors_at,
 )
-from ._session import Connection, PostgresSession
+from ._session import Connection, GraphSettings, PostgresSession
 from ._sql import KEY, PostgresCondition, postgres_condition
 from ._state import create_states, read_state, write_state
 
@@ -199,10 +199,10 @@ class PostgresStore:
             if vectors is None:
                 vectors = vectors_at(connection, table, state, None)
                 search = search._replace(k=k + 1)
-            if condition is not ALL and state.has_graph and not exact:
-                self._learn_share(connection, search)
-            ef = self._ef(search, exact=exact) or 0
-            found = nearest(connection, search, vectors, ef=ef, exact=not ef)
+            settings = None
+            if state.has_graph and not exact:
+                settings = _settings(search, self._share(connection, search))
+            found = nearest(connection, search, vectors, settings)
             return state, found, self._rows(connection, state).of_slots(found.slots)
 
         return self._read(work)
@@ -243,10 +243,10 @@ class PostgresStore:
     def _statement(self, search: Search, chosen: Chosen, exact: bool) -> Statement | None:
         """What is asked at once, or None if it is not known how many candidates are needed."""
         search = search._replace(condition=_written(search.state, chosen))
-        ef = self._ef(search, exact=exact)
-        if ef is None:
-            return None
-        return Statement(search, graph_settings(search.state, ef) if ef else None)
+        if exact or not search.state.has_graph:
+            return Statement(search, None)
+        share = 1.0 if search.condition is ALL else self._shares.get(_question(search))
+        return None if share is None else Statement(search, _settings(search, share))
 
     def ids(self) -> list[Hashable]:
         """All ids, row by row."""
@@ -397,24 +397,11 @@ class PostgresStore:
 
     # Searching.
 
-    def _ef(self, search: Search, *, exact: bool) -> int | None:
-        """Candidates that the graph visits, 0 to compare with all; None if it is not known."""
-        state = search.state
-        if exact or not state.has_graph:
-            return 0
-        ef = state.recall.ef * max(1.0, search.k / state.recall.n_neighbors)
-        if search.condition is not ALL:
-            share = self._shares.get(_question(search))
-            if share is None:
-                return None
-            ef = filtered_ef(ef, share, search.k, state.n_items)
-            if not ef:
-                return 0
-        return min(LARGEST_EF, max(round(ef), min(search.k, LARGEST_EF)))
-
-    def _learn_share(self, connection: Connection, search: Search) -> None:
-        """Remember what share of the items a condition keeps."""
-        self._shares.of(_question(search), lambda: share_kept(connection, search))
+    def _share(self, connection: Connection, search: Search) -> float:
+        """What share of the items a condition keeps, which is remembered."""
+        if search.condition is ALL:
+            return 1.0
+        return self._shares.of(_question(search), lambda: share_kept(connection, search))
 
     def _condition(self, connection: Connection, state: State, chosen: Chosen) -> PostgresCondition:
         if chosen.where is None or isinstance(chosen.where, str):
@@ -461,6 +448,15 @@ def _words(chosen: Chosen) -> Hashable:
     )
 
 
+def _settings(search: Search, share: float) -> GraphSettings | None:
+    """How the graph is searched, or None to compare with all."""
+    recall = search.state.recall
+    ef = recall.ef * max(1.0, search.k / recall.n_neighbors)
+    if search.condition is ALL:
+        return graph_settings(search.state, max(ef, search.k))
+    return filtered_settings(search, ef, share)
+
+
 def _question(search: Search) -> tuple[int, str]:
     condition = search.condition
     return search.state.n_changes, repr((condition.sql, condition.values))
@@ -472,7 +468,8 @@ def _measured(
     search = Search(sql.Identifier(table), state, tuning.n_neighbors)
 
     def found(ef: int) -> Found:
-        return nearest(connection, search, queries, ef=ef, exact=not ef)
+        settings = graph_settings(state, ef) if ef else None
+        return nearest(connection, search, queries, settings)
 
     recall = measured_recall(found, found(0), tuning, _EFS)
     return replace(state, recall=recall, n_measured=n_items)
