@@ -2,7 +2,8 @@
 
 ``python benchmarks/postgres.py`` starts a server of its own (dependency group ``postgres-test``);
 ``--dsn`` takes one that is there. The vectors are random, near a subspace of 32 dimensions, as
-embeddings of images are near one of few. Time is that of the client.
+embeddings of images are near one of few; ``--vectors`` takes others, an array in a file of numpy.
+Time is that of the client.
 
 By hand a table is filled whose ids are numbers; and one that is keyed as ``PostgresIndex`` keys
 its own, by texts, and by places too.
@@ -26,14 +27,15 @@ import psycopg
 from numpy.typing import NDArray
 from pgvector.psycopg import register_vector
 from sklearn.base import clone
+from sklearn.decomposition import PCA
 
 from imgembed import NearestNeighborIndex, PostgresIndex
 
 K = 10
-SHARES = (1.0, 0.5, 0.1, 0.01, 0.001)
+# Of the images that may be found; and of those at one end of what varies most among the vectors.
+SHARES, ALIKE_SHARES = (1.0, 0.5, 0.1, 0.01, 0.001), (0.5, 0.1)
 TARGET = 0.95
 N_ROUNDS = 5
-N_FILLS = 3
 SECONDS = 60
 EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1000)
 Vectors = NDArray[np.float32]
@@ -43,12 +45,19 @@ def main() -> None:
     """Measure, and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dsn", help="address of a server; by default one is started")
+    parser.add_argument("--vectors", type=Path, help="an array of shape (n_vectors, n_features)")
     parser.add_argument("--n-images", type=int, default=100_000)
     parser.add_argument("--n-features", type=int, default=512)
     parser.add_argument("--n-queries", type=int, default=100)
+    parser.add_argument("--n-fills", type=int, default=3)
     asked = parser.parse_args()
+    if asked.vectors is None:
+        vectors = random_vectors(asked.n_images + asked.n_queries, asked.n_features)
+    else:
+        vectors = np.random.default_rng(0).permutation(np.load(asked.vectors).astype(np.float32))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     with server(asked.dsn) as dsn:
-        measure(dsn, asked.n_images, asked.n_features, asked.n_queries)
+        measure(dsn, vectors[asked.n_queries :], vectors[: asked.n_queries], asked.n_fills)
 
 
 @contextmanager
@@ -67,28 +76,32 @@ def server(dsn: str | None) -> Iterator[str]:
         running.stop()
 
 
-def measure(dsn: str, n_images: int, n_features: int, n_queries: int) -> None:
+def measure(dsn: str, vectors: Vectors, queries: Vectors, n_fills: int) -> None:
     """Load, build and search all three."""
-    vectors, queries = random_vectors(n_images, n_features, n_queries)
-    shares = np.random.default_rng(1).random(n_images)
-    exact = NearestNeighborIndex(K, algorithm="exact").fit(vectors, records={"share": shares})
+    records = {"share": np.random.default_rng(1).random(len(vectors)), "alike": places(vectors)}
+    exact = NearestNeighborIndex(K, algorithm="exact").fit(vectors, records=records)
     here = NearestNeighborIndex(K, algorithm="hnsw")
     index = PostgresIndex(dsn, "bench", K, algorithm="hnsw")
     by_hand = ByHand(dsn)
-    fill(vectors, shares, here, index, by_hand)
-    for share in SHARES:
-        where = None if share == 1.0 else "share < ?"
+    fill(vectors, records, here, index, by_hand, n_fills)
+    conditions = [("share", share) for share in SHARES] + [("alike", one) for one in ALIKE_SHARES]
+    for column, share in conditions:
+        where = None if share == 1.0 else f"{column} < ?"
         params = None if where is None else (share,)
+        condition = "" if share == 1.0 else f"WHERE {column} < {share}"
         true = exact.kneighbors(queries, K, where=where, params=params, exact=True)[0]
-        print(f"{share:.1%} of the vectors may be found", flush=True)
+        alike = ", which are alike" if column == "alike" else ""
+        print(f"{share:.1%} of the vectors may be found{alike}", flush=True)
         asked = {"where": where, "params": params}
-        ef = by_hand.sufficient_ef(share, queries, true)
+        ef, few = by_hand.sufficient_ef(condition, queries, true), index.ef_search_
         compare(
             {
                 "NearestNeighborIndex": partial(distances, here, asked),
                 "PostgresIndex": partial(distances, index, asked),
-                f"by hand, ef {index.ef_search_}": partial(by_hand.search, share, index.ef_search_),
-                f"by hand, {f'ef {ef}' if ef else 'all rows'}": partial(by_hand.search, share, ef),
+                f"by hand, ef {few}": partial(by_hand.search, condition, few),
+                f"by hand, {f'ef {ef}' if ef else 'all rows'}": partial(
+                    by_hand.search, condition, ef
+                ),
             },
             queries,
             true,
@@ -97,25 +110,25 @@ def measure(dsn: str, n_images: int, n_features: int, n_queries: int) -> None:
 
 def fill(
     vectors: Vectors,
-    shares: NDArray[np.float64],
+    records: dict[str, NDArray[np.float64]],
     here: NearestNeighborIndex,
     index: PostgresIndex,
     by_hand: "ByHand",
+    n_fills: int,
 ) -> None:
     """Load and build all three, in turns."""
-    records = {"share": shares}
     loaded = clone(index).set_params(table="bench_load", algorithm="exact")
 
     def fill_by_hand() -> None:
-        by_hand.load(vectors, shares)
+        by_hand.load(vectors, records)
         by_hand.build(index.M, index.ef_construction)
 
     print("load", flush=True)
     take_turns(
         {
             "PostgresIndex": lambda: loaded.fit(vectors, records=records),
-            "by hand, the same keys": lambda: by_hand.load_with_texts(vectors, shares),
-            "by hand": lambda: by_hand.load(vectors, shares),
+            "by hand, the same keys": lambda: by_hand.load_with_texts(vectors, records),
+            "by hand": lambda: by_hand.load(vectors, records),
         },
         N_ROUNDS,
     )
@@ -126,7 +139,7 @@ def fill(
             "PostgresIndex, and measure": lambda: index.fit(vectors, records=records),
             "by hand": fill_by_hand,
         },
-        N_FILLS,
+        n_fills,
     )
     print(f"  {index.recall_estimate_}", flush=True)
 
@@ -151,15 +164,21 @@ def distances(index: Any, asked: dict[str, Any], queries: Vectors) -> NDArray[np
     return found
 
 
-def random_vectors(n_images: int, n_features: int, n_queries: int) -> tuple[Vectors, Vectors]:
-    """Unit vectors and queries of one distribution."""
+def random_vectors(n_vectors: int, n_features: int) -> Vectors:
+    """Vectors of one distribution."""
     rng = np.random.default_rng(0)
     axes = rng.normal(size=(32, n_features)).astype(np.float32)
-    inner = rng.normal(size=(n_images + n_queries, 32)).astype(np.float32)
-    all_vectors = inner @ axes
-    all_vectors += rng.normal(size=all_vectors.shape, scale=0.5).astype(np.float32)
-    all_vectors /= np.linalg.norm(all_vectors, axis=1, keepdims=True)
-    return all_vectors[:n_images], all_vectors[n_images:]
+    inner = rng.normal(size=(n_vectors, 32)).astype(np.float32)
+    vectors: Vectors = inner @ axes
+    vectors += rng.normal(size=vectors.shape, scale=0.5).astype(np.float32)
+    return vectors
+
+
+def places(vectors: Vectors) -> NDArray[np.float64]:
+    """Of each vector its place, from 0 to 1, along what varies most."""
+    along = PCA(1, svd_solver="randomized", random_state=0).fit_transform(vectors)[:, 0]
+    ranks: NDArray[np.float64] = along.argsort().argsort() / len(along)
+    return ranks
 
 
 class ByHand:
@@ -181,16 +200,16 @@ class ByHand:
         ):
             self.connection.execute(setting.encode())
 
-    def load(self, vectors: Vectors, shares: NDArray[np.float64]) -> None:
+    def load(self, vectors: Vectors, records: dict[str, NDArray[np.float64]]) -> None:
         """Copy all rows, which have numbers."""
         columns = {"id": "bigint PRIMARY KEY"}
-        self.copy("by_hand", columns, [range(len(vectors))], vectors, shares)
+        self.copy("by_hand", columns, [range(len(vectors))], vectors, records)
 
-    def load_with_texts(self, vectors: Vectors, shares: NDArray[np.float64]) -> None:
+    def load_with_texts(self, vectors: Vectors, records: dict[str, NDArray[np.float64]]) -> None:
         """Copy all rows, which have texts for ids, and places."""
         columns = {"id": 'text COLLATE "C" PRIMARY KEY', "place": "bigint UNIQUE"}
         texts = [f"image {number}" for number in range(len(vectors))]
-        self.copy("by_texts", columns, [texts, range(len(texts))], vectors, shares)
+        self.copy("by_texts", columns, [texts, range(len(texts))], vectors, records)
 
     def copy(
         self,
@@ -198,11 +217,11 @@ class ByHand:
         columns: dict[str, str],
         keys: list[Any],
         vectors: Vectors,
-        shares: NDArray[np.float64],
+        records: dict[str, NDArray[np.float64]],
     ) -> None:
         """Fill a new table."""
         run = self.connection.execute
-        columns = columns | {"v": f"vector({vectors.shape[1]})", "share": "float8"}
+        columns = columns | {"v": f"vector({vectors.shape[1]})"} | dict.fromkeys(records, "float8")
         words = ", ".join(f"{name} {kind}" for name, kind in columns.items())
         run(f"DROP TABLE IF EXISTS {table}".encode())
         run(f"CREATE TABLE {table} ({words})".encode())
@@ -210,7 +229,7 @@ class ByHand:
         query = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT BINARY)".encode()
         with self.connection.cursor().copy(query) as copy:
             copy.set_types([kind.split()[0].split("(")[0] for kind in columns.values()])
-            for row in zip(*keys, vectors, shares.tolist(), strict=True):
+            for row in zip(*keys, vectors, *map(np.ndarray.tolist, records.values()), strict=True):
                 copy.write_row(row)
 
     def build(self, m: int, ef_construction: int) -> None:
@@ -220,7 +239,7 @@ class ByHand:
         self.connection.execute(query.encode())
         self.connection.execute("ANALYZE by_hand")
 
-    def search(self, share: float, ef: int, queries: Vectors) -> NDArray[np.float64]:
+    def search(self, condition: str, ef: int, queries: Vectors) -> NDArray[np.float64]:
         """Distances of the nearest of each query, inf where fewer are found.
 
         An ef of 0 compares with all rows.
@@ -228,7 +247,6 @@ class ByHand:
         if self.ef != ef:
             self.connection.execute(f"SET hnsw.ef_search = {ef or 1}".encode())
             self.ef = ef
-        condition = "" if share == 1.0 else f"WHERE share < {share}"
         order = "v <#> %(q)s" if ef else "1 + (v <#> %(q)s)"  # of which there is no index
         query = (f"SELECT id, v <#> %(q)s FROM by_hand {condition} "
                  f"ORDER BY {order} LIMIT {K}").encode()  # fmt: skip
@@ -242,17 +260,17 @@ class ByHand:
                 distances[row, : len(found)] = [1 + one[1] for one in found]
         return distances
 
-    def sufficient_ef(self, share: float, queries: Vectors, true: NDArray[np.float64]) -> int:
+    def sufficient_ef(self, condition: str, queries: Vectors, true: NDArray[np.float64]) -> int:
         """The fewest candidates that reach the recall, or 0 if comparing all rows is no slower."""
 
         def seconds(ef: int) -> float:
-            self.search(share, ef, queries)
+            self.search(condition, ef, queries)
             start = time.perf_counter()
-            self.search(share, ef, queries)
+            self.search(condition, ef, queries)
             return time.perf_counter() - start
 
         for ef in EFS:
-            if recall(self.search(share, ef, queries), true) >= TARGET:
+            if recall(self.search(condition, ef, queries), true) >= TARGET:
                 return ef if seconds(ef) < seconds(0) else 0
         return 0
 
