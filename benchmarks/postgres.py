@@ -14,6 +14,7 @@ times of the latter are the ratios.
 """
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +44,7 @@ Vectors = NDArray[np.float32]
 
 def main() -> None:
     """Measure, and print a line for each."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # and the server with it
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dsn", help="address of a server; by default one is started")
     parser.add_argument("--vectors", type=Path, help="an array of shape (n_vectors, n_features)")

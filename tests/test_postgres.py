@@ -232,6 +232,27 @@ def test_settings_that_are_lost_are_set_again(
         np.testing.assert_array_equal(found[1], wanted[1][:1])
 
 
+def test_what_is_prepared_may_be_gone_or_of_another_client(
+    server: PostgresServer, vectors: NDArray[np.float32]
+) -> None:
+    """As a pooler of connections does that knows nothing of prepared statements."""
+    index = PostgresIndex(server.dsn, "pooled", algorithm="hnsw").fit(vectors)
+    other = PostgresIndex(server.dsn, "pooled_too", algorithm="hnsw").fit(vectors[::-1])
+    connection, of_another = (one._store.session._reading(False) for one in (index, other))  # type: ignore[attr-defined]
+    for one in (index, other):
+        one.kneighbors(vectors[:1], 1)
+    query = "SELECT name, statement FROM pg_prepared_statements"
+    ((name, _),) = connection.execute(query).fetchall()
+    ((same_name, statement),) = of_another.execute(query).fetchall()
+    assert name == same_name
+    connection.pgconn.exec_(b"DEALLOCATE ALL")
+    connection.pgconn.prepare(name.encode(), statement.encode())
+    np.testing.assert_array_equal(index.kneighbors(vectors[:1], 1)[1], [[0]])
+    for queries in (vectors[:1], vectors[:3]) * 3:
+        connection.pgconn.exec_(b"DEALLOCATE ALL")
+        np.testing.assert_array_equal(index.kneighbors(queries, 1)[1][0], [0])
+
+
 def test_values_are_told_from_equal_ones_of_another_type(
     server: PostgresServer, vectors: NDArray[np.float32]
 ) -> None:

@@ -1,6 +1,6 @@
 """Searches of a table of PostgreSQL: statements, pipelined, through the graph or exact."""
 
-import zlib
+import hashlib
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property
@@ -31,7 +31,7 @@ Answers = list[list[tuple[Any, ...]]]
 MOST_SENT = 256
 
 # Of the columns at the end of a row, see _stamped.
-_N_STAMPS = 3
+_N_STAMPS = 4
 # Rows that are read one by one while the graph visits a candidate: measured with 512 features.
 _ROWS_A_CANDIDATE = 90
 # How many more candidates are needed the less a filter keeps, and how many times as many at most:
@@ -86,22 +86,25 @@ def nearest(
     -------
     found : Found
     """
-    is_prepared = search.condition is ALL
 
     def compared_with_all(some: Vectors) -> Answers:
-        text = _text(_exact_statement(search), search, connection)
-        return _answers(connection, text, search, some, is_prepared)
+        text = _exact_statement(search).as_bytes(connection)
+        return _answers(connection, text, search, some, is_prepared=False)
 
     if settings is None:
         return _as_arrays(search, compared_with_all(queries))
     set_for_graph(connection, settings, local=True)
-    graph_text = _text(_graph_statement(search), search, connection)
-    answers = _answers(connection, graph_text, search, queries, is_prepared)
+    # What is prepared in a transaction, a pooler may give to another client after it.
+    text = _graph_statement(search).as_bytes(connection)
+    answers = _answers(connection, text, search, queries, is_prepared=False)
     return _as_arrays(search, _completed(search, queries, answers, compared_with_all))
 
 
 class Statement:
-    """What is asked for each query outside of a transaction: it also tells what answered it.
+    """What is asked for each query outside of a transaction: its rows tell what answered it.
+
+    Where connections are shared with others, that may be another state of the index, under other
+    settings, or another statement that is prepared under the same name.
 
     Parameters
     ----------
@@ -113,8 +116,14 @@ class Statement:
 
     def __init__(self, search: Search, settings: GraphSettings | None) -> None:
         self.search, self.settings = search, settings
-        self._text: bytes | None = None
         self._was_asked = False
+        self._text: bytes | None = None
+        asked = _exact_statement if settings is None else _graph_statement
+        self._unstamped = asked(search)
+        # Of one mark are a single kind of result, and a single plan: what a filter keeps decides
+        # it, so that a plan that is kept is of these values alone.
+        decisive = self._unstamped.as_string(), search.state.kinds, search.condition.values
+        self._mark = hashlib.sha256(repr(decisive).encode()).hexdigest()[:16]
 
     @cached_property
     def exact(self) -> "Statement":
@@ -122,19 +131,35 @@ class Statement:
         return Statement(self.search, None)
 
     def answers(self, connection: Connection, queries: Vectors) -> Answers:
-        """Rows of each query. The words take long to put together, and so does the plan."""
+        """Rows of each query, without what they tell of where they come from.
+
+        Raises
+        ------
+        OtherStateError
+            If that is not what it should be.
+        """
         search = self.search
-        if self._text is None:
-            asked = _exact_statement if self.settings is None else _graph_statement
-            # What a filter keeps decides the plan: one that is kept is of these values alone.
-            values = b" %d" % zlib.crc32(repr(search.condition.values).encode())
-            self._text = _text(_stamped(asked(search), search), search, connection) + values
+        if self._text is None:  # to put it together takes long
+            self._text = _stamped(self._unstamped, self._mark).as_bytes(connection)
         is_prepared = self._was_asked or search.condition is ALL or len(queries) > 1
         self._was_asked = True
-        return _answers(connection, self._text, search, queries, is_prepared)
+        answers = _answers(connection, self._text, search, queries, is_prepared=is_prepared)
+        for answer in filter(None, answers):
+            self._check(*answer[0][-_N_STAMPS:])
+        return [[row[:-_N_STAMPS] for row in answer] for answer in answers]
+
+    def _check(self, n_changes: str, ef: str, order: str, mark: str) -> None:
+        if n_changes != str(self.search.state.n_changes) or mark != self._mark:
+            raise OtherStateError
+        if self.settings is not None and (ef, order) != self.settings:
+            raise OtherStateError
 
 
-def nearest_at_once(connection: Connection, statement: Statement, queries: Vectors) -> Found | None:
+class OtherStateError(Exception):
+    """Not the state, the settings or the statement that was meant has answered."""
+
+
+def nearest_at_once(connection: Connection, statement: Statement, queries: Vectors) -> Found:
     """Find the nearest vectors, by one statement a query: what it sees is of one moment.
 
     Parameters
@@ -145,23 +170,22 @@ def nearest_at_once(connection: Connection, statement: Statement, queries: Vecto
 
     Returns
     -------
-    found : Found or None
-        None if the index or a setting was another one, or nothing was found that could tell.
+    found : Found
+
+    Raises
+    ------
+    OtherStateError
+        If something else has answered, or nothing was found that could tell.
     """
-    search, settings = statement.search, statement.settings
+    search = statement.search
     answers = statement.answers(connection, queries)
-    if settings is not None:
+    if statement.settings is not None:
         answers = _completed(
             search, queries, answers, lambda some: statement.exact.answers(connection, some)
         )
     if not all(answers):
-        return None
-    for *_, n_changes, ef, order in (answer[0] for answer in answers):
-        if n_changes != str(search.state.n_changes):
-            return None
-        if settings is not None and (ef, order) != settings:
-            return None
-    return _as_arrays(search, [[row[:-_N_STAMPS] for row in answer] for answer in answers])
+        raise OtherStateError
+    return _as_arrays(search, answers)
 
 
 def share_kept(connection: Connection, search: Search) -> float:
@@ -299,14 +323,8 @@ def _completed(
     return answers
 
 
-def _text(statement: sql.Composed, search: Search, connection: Connection) -> bytes:
-    """The words of a statement, with the kinds of columns: when prepared it has one result."""
-    kinds = zlib.crc32(repr(search.state.kinds).encode())
-    return statement.as_bytes(connection) + b" -- %d" % kinds
-
-
 def _answers(
-    connection: Connection, text: bytes, search: Search, queries: Vectors, is_prepared: bool
+    connection: Connection, text: bytes, search: Search, queries: Vectors, *, is_prepared: bool
 ) -> Answers:
     """Rows of each query: slot, distance, and what else the statement gives."""
     answers: Answers = []
@@ -341,14 +359,14 @@ def _exact_statement(search: Search) -> sql.Composed:
     )
 
 
-def _stamped(statement: sql.Composed, search: Search) -> sql.Composed:
-    """A statement whose rows end with the state of the index and the settings of the graph."""
+def _stamped(statement: sql.Composed, mark: str) -> sql.Composed:
+    """A statement whose rows end with the state of the index, settings of the graph, and a mark."""
     query = (
         "SELECT near.*, (SELECT state->>'n_changes' FROM {} WHERE index_name = %(name)s), "
-        "current_setting('hnsw.ef_search'), current_setting('hnsw.iterative_scan') "
+        "current_setting('hnsw.ef_search'), current_setting('hnsw.iterative_scan'), {} "
         "FROM ({}) AS near ORDER BY imgembed_distance, {}"
     )
-    return sql.SQL(query).format(STATES, statement, SLOT)
+    return sql.SQL(query).format(STATES, sql.Literal(mark), statement, SLOT)
 
 
 def _wanted(search: Search) -> sql.Composed:

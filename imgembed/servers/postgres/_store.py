@@ -43,6 +43,7 @@ from ._search import (
     LARGEST_EF,
     ORIGINAL,
     SLOT,
+    OtherStateError,
     Search,
     Statement,
     filtered_settings,
@@ -231,13 +232,13 @@ class PostgresStore:
                 lambda connection: nearest_at_once(connection, statement, queries),
                 statement.settings,
             )
+        except OtherStateError:
+            self.session.forget_settings()
+            return None
         except (ServerTimeoutError, ServerUnavailableError, ServerCredentialsError):
             raise
         except (ServerError, WhereError):
             return None  # the columns may be others by now
-        if found is None:
-            self.session.forget_settings()
-            return None
         return state, found, rows.of_slots(found.slots)
 
     def _statement(self, search: Search, chosen: Chosen, exact: bool) -> Statement | None:
