@@ -59,7 +59,7 @@ def main() -> None:
         vectors = np.random.default_rng(0).permutation(np.load(asked.vectors).astype(np.float32))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     with server(asked.dsn) as dsn:
-        measure(dsn, vectors[asked.n_queries :], vectors[: asked.n_queries], asked.n_fills)
+        measure(dsn, vectors[: -asked.n_queries], vectors[-asked.n_queries :], asked.n_fills)
 
 
 @contextmanager

@@ -99,6 +99,23 @@ def test_wide_vectors_have_a_graph_in_half_precision_and_exact_distances(
     assert len(index) == 120
 
 
+@pytest.mark.parametrize(
+    ("width", "partitions", "n_told"), [(8, 0, 0), (1_100, 0, 1), (1_100, 2, 2)]
+)
+def test_the_server_may_build_a_graph_of_vectors_beside_the_rows_in_parallel(
+    server: PostgresServer, width: int, partitions: int, n_told: int
+) -> None:
+    """It counts the pages of the rows alone, which are few."""
+    wide = np.random.default_rng(0).normal(size=(20, width)).astype(np.float32)
+    name = f"workers_{width}_{partitions}"
+    PostgresIndex(server.dsn, name, algorithm="hnsw", partitions=partitions).fit(wide)
+    told = server.execute(
+        f"SELECT 1 FROM pg_class WHERE relname LIKE '{name}%' "
+        "AND array_to_string(reloptions, ' ') LIKE '%parallel_workers%'"
+    )
+    assert len(told) == n_told
+
+
 def test_half_precision_takes_half(server: PostgresServer, vectors: NDArray[np.float32]) -> None:
     index = PostgresIndex(server.dsn, "half", algorithm="hnsw", storage="float16").fit(vectors)
     index.upsert(vectors[:2], [0, "new"]).add(vectors[:1])

@@ -32,6 +32,8 @@ _COPY_TYPES = {
 }
 # A page of 8 kB must hold a row: wider vectors are kept apart from it.
 _WIDEST_IN_ROW = 4_000
+# The server's own settings limit it further.
+_MOST_WORKERS = 32
 # A graph that does not fit is built far slower.
 _LEAST_BUILD_MEMORY, _MOST_BUILD_MEMORY = 2**26, 2**30
 # Vectors that are put into the server's bytes at once.
@@ -60,12 +62,28 @@ def create_table(connection: Connection, table: str, state: State) -> None:
     if state.partitions:
         created += sql.SQL(" PARTITION BY HASH ({})").format(_KEY)
     connection.execute(created)
-    n_bytes = state.n_features * (2 if state.storage == "float16" else 4)
-    if n_bytes <= _WIDEST_IN_ROW:
+    if _is_in_row(state):
         plain = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET STORAGE PLAIN")
         connection.execute(plain.format(name, VECTOR))
+    if not state.partitions:
+        _allow_workers(connection, name, state)
     for number in range(state.partitions):
         _create_partition(connection, table, state, number)
+
+
+def _is_in_row(state: State) -> bool:
+    n_bytes = state.n_features * (2 if state.storage == "float16" else 4)
+    return n_bytes <= _WIDEST_IN_ROW
+
+
+def _allow_workers(connection: Connection, table: sql.Identifier, state: State) -> None:
+    """Let as many processes build the graph as the server allows.
+
+    It goes by the size of the rows, without the vectors that are kept apart from them.
+    """
+    if not _is_in_row(state):
+        query = sql.SQL("ALTER TABLE {} SET (parallel_workers = {})")
+        connection.execute(query.format(table, sql.Literal(_MOST_WORKERS)))
 
 
 def create_keys(connection: Connection, table: str) -> None:
@@ -89,6 +107,7 @@ def _create_partition(connection: Connection, table: str, state: State, number: 
     part = sql.Identifier(f"{table[:40]}_{found[0][:8]}_{number}")
     numbers = (sql.Literal(state.partitions), sql.Literal(number))
     connection.execute(sql.SQL(query).format(part, sql.Identifier(table), *numbers))
+    _allow_workers(connection, part, state)
 
 
 def create_graph(connection: Connection, table: str, state: State) -> None:
