@@ -35,7 +35,7 @@ _N_STAMPS = 4
 # Rows that are read one by one while the graph visits a candidate: measured with 512 features.
 _ROWS_A_CANDIDATE = 90
 # How many more candidates are needed the less a filter keeps, and how many times as many at most:
-# where it keeps less still, the graph is searched on until enough are found, and so deeper. By
+# where it keeps less still, more are needed to find enough at all, and these are deeper. By
 # benchmarks/postgres.py, where these reach the recall of a search without a filter.
 _EXPONENT, _MOST_TIMES = -0.45, 2.2
 # Where the graph is not searched on, as many times the wanted ones should be among the candidates.
@@ -208,24 +208,33 @@ def share_kept(connection: Connection, search: Search) -> float:
     return min(max(share, 1 / max(search.state.n_items, 1)), 1.0)
 
 
-def filtered_settings(search: Search, ef: float, share: float) -> GraphSettings | None:
-    """How the graph is searched with a filter, or None if it is faster to read all rows.
-
-    A filter may keep fewer around a query than elsewhere: what is near, and what is kept, are of
-    one kind. To search the graph on until enough are found is slow then, and finds them in poor
-    order. So it is not, where that is not needed elsewhere: who finds too few reads all rows.
+def settings_for(search: Search, share: float) -> GraphSettings | None:
+    """How the graph is searched, or None if it is faster to read all rows.
 
     Parameters
     ----------
     search : Search
-    ef : float
-        Candidates without a filter.
+        Of an index with a graph.
     share : float
         What the filter keeps, more than 0.
 
     Returns
     -------
     settings : GraphSettings or None
+    """
+    recall = search.state.recall
+    ef = recall.ef * max(1.0, search.k / recall.n_neighbors)
+    if search.condition is ALL:
+        return graph_settings(search.state, max(ef, search.k))
+    return _filtered_settings(search, ef, share)
+
+
+def _filtered_settings(search: Search, ef: float, share: float) -> GraphSettings | None:
+    """How the graph is searched with a filter, by ``ef`` candidates without.
+
+    A filter may keep fewer around a query than elsewhere: what is near, and what is kept, are of
+    one kind. To search the graph on until enough are found is slow then, and finds them in poor
+    order. So it is not, where that is not needed elsewhere: who finds too few reads all rows.
     """
     n_items = search.state.n_items
     ef *= min(share**_EXPONENT, _MOST_TIMES)

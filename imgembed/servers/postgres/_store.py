@@ -46,14 +46,14 @@ from ._search import (
     OtherStateError,
     Search,
     Statement,
-    filtered_settings,
     graph_settings,
     nearest,
     nearest_at_once,
+    settings_for,
     share_kept,
     vectors_at,
 )
-from ._session import Connection, GraphSettings, PostgresSession
+from ._session import Connection, PostgresSession
 from ._sql import KEY, PostgresCondition, postgres_condition
 from ._state import create_states, read_state, write_state
 
@@ -202,7 +202,7 @@ class PostgresStore:
                 search = search._replace(k=k + 1)
             settings = None
             if state.has_graph and not exact:
-                settings = _settings(search, self._share(connection, search))
+                settings = settings_for(search, self._share(connection, search))
             found = nearest(connection, search, vectors, settings)
             return state, found, self._rows(connection, state).of_slots(found.slots)
 
@@ -247,7 +247,7 @@ class PostgresStore:
         if exact or not search.state.has_graph:
             return Statement(search, None)
         share = 1.0 if search.condition is ALL else self._shares.get(_question(search))
-        return None if share is None else Statement(search, _settings(search, share))
+        return None if share is None else Statement(search, settings_for(search, share))
 
     def ids(self) -> list[Hashable]:
         """All ids, row by row."""
@@ -447,15 +447,6 @@ def _words(chosen: Chosen) -> Hashable:
         (name, type(value), value if isinstance(value, _SCALARS) else object())
         for name, value in named
     )
-
-
-def _settings(search: Search, share: float) -> GraphSettings | None:
-    """How the graph is searched, or None to compare with all."""
-    recall = search.state.recall
-    ef = recall.ef * max(1.0, search.k / recall.n_neighbors)
-    if search.condition is ALL:
-        return graph_settings(search.state, max(ef, search.k))
-    return filtered_settings(search, ef, share)
 
 
 def _question(search: Search) -> tuple[int, str]:
