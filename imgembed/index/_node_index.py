@@ -367,8 +367,9 @@ class NodeIndex:
                 ef = min(max(self.settings.ef_search, k), largest)
                 points = [measure(searched, exact[0][:, :k], ef, len(strays))]
             else:
+                target = self._tuned_target()
                 ef, points = smallest_ef(
-                    searched, exact[0][:, :k], self._tuned_target(), largest, len(strays)
+                    searched, exact[0][:, :k], target, largest, n_strays=len(strays)
                 )
             # Where none suffices that is worth it, it stays so while the graph grows.
             sufficient[k] = largest if scans(ef) else ef

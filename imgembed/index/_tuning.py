@@ -197,7 +197,13 @@ class Tuning:
 
 
 def smallest_ef(
-    searched: Searched, exact: Distances, target: float, largest: int, n_strays: int = 0
+    searched: Searched,
+    exact: Distances,
+    target: float,
+    largest: int,
+    *,
+    n_strays: int = 0,
+    n_errors: float = 1.0,
 ) -> tuple[int, list[RecallPoint]]:
     """The smallest ef whose recall reaches a target, or ``largest``.
 
@@ -208,12 +214,14 @@ def smallest_ef(
     exact : ndarray of shape (n_queries, n_neighbors), dtype float64
         Distances of the true neighbours, ascending.
     target : float
-        The recall, which the measured one must exceed by its standard error.
+        The recall, which the measured one must exceed.
     largest : int
         Where to stop.
     n_strays : int, default=0
         So many of the last queries are strays: they count as much as all others together when an
         ef is chosen, and are not in the points.
+    n_errors : float, default=1.0
+        By so many of its standard errors.
 
     Returns
     -------
@@ -229,7 +237,7 @@ def smallest_ef(
         points[ef] = usual = RecallPoint.of(ef, shares[:n_usual])
         strays = RecallPoint.of(ef, shares[n_usual:]) if n_strays else usual
         error = hypot(usual.error, strays.error) / 2 if n_strays else usual.error
-        return (usual.recall + strays.recall) / 2 - error >= target
+        return (usual.recall + strays.recall) / 2 - n_errors * error >= target
 
     below, ef = exact.shape[1], min(max(_FIRST_EF, exact.shape[1]), largest)
     while not suffices(ef) and ef < largest:

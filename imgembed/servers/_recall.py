@@ -1,12 +1,12 @@
 """How many candidates a graph must visit: measured against exact search on the server."""
 
-from collections.abc import Callable, Sequence
-from math import sqrt
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..index import RecallEstimate
+from ..index._tuning import measure, smallest_ef
 from ._state import State
 from ._store import Found, Tuning
 
@@ -14,9 +14,6 @@ from ._store import Found, Tuning
 _N_MEASURED = 100
 # The recall is measured again when an index has grown by this much.
 _GROWTH = 1.5
-
-# Distances are sums of float32.
-_ROUNDING = 1e-6
 
 
 def n_held_back(state: State, n_items: int, n_new: int) -> int:
@@ -40,7 +37,7 @@ def n_held_back(state: State, n_items: int, n_new: int) -> int:
 
 
 def measured_recall(
-    nearest: Callable[[int], Found], exact: Found, tuning: Tuning, efs: Sequence[int]
+    nearest: Callable[[int], Found], exact: Found, tuning: Tuning, largest: int
 ) -> RecallEstimate:
     """The fewest candidates that reach a recall, or the recall of as many as are given.
 
@@ -52,33 +49,23 @@ def measured_recall(
         The true neighbours.
     tuning : Tuning
         The 95 % confidence interval of the recall should not go below its target.
-    efs : sequence of int
-        The numbers of candidates that are tried, ascending.
+    largest : int
+        The most candidates that are tried.
 
     Returns
     -------
     estimate : RecallEstimate
-        Of the largest, if none suffices.
+        Of the largest, if fewer do not suffice.
     """
-    k, given = tuning.n_neighbors, tuning.ef_search
-    tried = [ef for ef in efs if ef >= k] or [efs[-1]]
-    for ef in tried if given is None else [given]:
-        estimate = _estimate(_recalls(nearest(ef), exact), k, ef)
-        if estimate.low >= tuning.target_recall or estimate.recall >= 1.0:
-            break
-    return estimate
+    # There may be fewer items than neighbours that are wanted.
+    true = exact.distances[:, np.isfinite(exact.distances).all(axis=0)]
 
+    def searched(ef: int) -> NDArray[np.float64]:
+        return nearest(ef).distances[:, : true.shape[1]]
 
-def _recalls(found: Found, exact: Found) -> NDArray[np.float64]:
-    """The share of the true neighbours of each query, ties counted as found."""
-    n_true = np.isfinite(exact.distances).sum(axis=1)
-    last = np.take_along_axis(exact.distances, n_true[:, np.newaxis] - 1, axis=1)
-    hits = found.distances <= last + _ROUNDING * (1 + np.abs(last))
-    shares: NDArray[np.float64] = hits.sum(axis=1) / n_true
-    return shares
-
-
-def _estimate(recalls: NDArray[np.float64], k: int, ef: int) -> RecallEstimate:
-    mean, error = float(recalls.mean()), float(recalls.std()) / sqrt(len(recalls))
-    low, high = max(0.0, mean - 1.96 * error), min(1.0, mean + 1.96 * error)
-    return RecallEstimate(mean, low, high, k, ef, len(recalls))
+    if tuning.ef_search is not None:
+        point = measure(searched, true, tuning.ef_search)
+    else:
+        ef, points = smallest_ef(searched, true, tuning.target_recall, largest, n_errors=1.96)
+        point = next(point for point in points if point.ef == ef)
+    return point.as_estimate(tuning.n_neighbors, len(true))

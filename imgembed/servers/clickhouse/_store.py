@@ -32,8 +32,8 @@ from ._session import ClickHouseSession
 from ._sql import KEY, clickhouse_condition, named
 from ._state import Publication, following
 
-_EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_000, 1_500, 2_000)
 _LARGEST_EF = 10_000
+_MOST_TRIED = 2_000  # to reach a recall
 _N_SPREADS = 32
 
 
@@ -367,4 +367,4 @@ def _measured(
     def found(ef: int) -> Found:
         return nearest(session, search, queries, ef=ef)[0]
 
-    return measured_recall(found, found(0), tuning, _EFS)
+    return measured_recall(found, found(0), tuning, _MOST_TRIED)

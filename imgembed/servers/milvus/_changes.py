@@ -24,7 +24,7 @@ from ._collection import (
 from ._conditions import KEY, SLOT, VECTOR, field_of
 from ._search import Search, found_by_server, nearest_among
 
-_EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024, 1_536, 2_048)
+_MOST_TRIED = 2_048  # candidates, to reach a recall
 
 
 class Change(NamedTuple):
@@ -240,5 +240,9 @@ def _measured(
     distances, slots = nearest_among(collection.vector_blocks(state), queries, k, state.metric)
     exact = Found(distances, slots, [])
     search = Search(collection, state, k)
-    recall = measured_recall(lambda ef: found_by_server(search, queries, ef), exact, tuning, _EFS)
+
+    def found(ef: int) -> Found:
+        return found_by_server(search, queries, ef)
+
+    recall = measured_recall(found, exact, tuning, _MOST_TRIED)
     return replace(state, recall=recall, n_measured=state.n_items)

@@ -61,7 +61,6 @@ Result = TypeVar("Result")
 
 _N_REMEMBERED = 32
 _SCALARS = (str, bytes, int, float, np.generic, type(None))
-_EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, LARGEST_EF)
 
 
 class PostgresStore:
@@ -463,5 +462,5 @@ def _measured(
         settings = graph_settings(state, ef) if ef else None
         return nearest(connection, search, queries, settings)
 
-    recall = measured_recall(found, found(0), tuning, _EFS)
+    recall = measured_recall(found, found(0), tuning, LARGEST_EF)
     return replace(state, recall=recall, n_measured=n_items)
