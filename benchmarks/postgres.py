@@ -100,8 +100,9 @@ def measure(dsn: str, vectors: Vectors, queries: Vectors, n_fills: int) -> None:
             "PostgresIndex": partial(distances, index, asked),
         }
         reached = recall(distances(index, asked, queries), true)
-        for name, wanted in (("the target", TARGET), ("its recall", max(TARGET, reached))):
-            ef = by_hand.sufficient_ef(condition, queries, true, wanted)
+        wanted = [TARGET, max(TARGET, reached)]
+        efs = by_hand.sufficient_efs(condition, queries, true, wanted)
+        for name, ef in zip(("the target", "its recall"), efs, strict=True):
             how = f"ef {ef}" if ef else "all rows"
             searches[f"by hand, {name}: {how}"] = partial(by_hand.search, condition, ef)
         compare(searches, queries, true)
@@ -259,24 +260,23 @@ class ByHand:
                 distances[row, : len(found)] = [1 + one[1] for one in found]
         return distances
 
-    def sufficient_ef(
-        self, condition: str, queries: Vectors, true: NDArray[np.float64], wanted: float
-    ) -> int:
-        """The fewest candidates that reach a recall, or 0 if comparing all rows is no slower."""
+    def sufficient_efs(
+        self, condition: str, queries: Vectors, true: NDArray[np.float64], wanted: list[float]
+    ) -> list[int]:
+        """The fewest candidates that reach each recall, ascending; 0 if all rows are no slower."""
 
-        def seconds(ef: int) -> float:
-            self.search(condition, ef, queries)
+        def measured(ef: int) -> tuple[float, float]:
             start = time.perf_counter()
-            self.search(condition, ef, queries)
-            return time.perf_counter() - start
+            found = self.search(condition, ef, queries)
+            return time.perf_counter() - start, recall(found, true)
 
-        longest = seconds(0)
+        longest, sufficient = min(measured(0), measured(0))[0], list[int]()
         for ef in EFS:
-            if seconds(ef) >= longest:
-                return 0
-            if recall(self.search(condition, ef, queries), true) >= wanted:
-                return ef
-        return 0
+            seconds, reached = measured(ef)
+            if seconds >= longest or len(sufficient) == len(wanted):
+                break
+            sufficient += [ef] * sum(reached >= one for one in wanted[len(sufficient) :])
+        return sufficient + [0] * (len(wanted) - len(sufficient))
 
 
 def recall(found: NDArray[np.float64], true: NDArray[np.float64]) -> float:

@@ -1,5 +1,6 @@
 """PostgresIndex against a real server: the contract of all indexes, and what is its own."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest import mock
 
@@ -344,3 +345,23 @@ def test_an_older_extension_is_refused(
             PostgresIndex(server.dsn, "old").fit(vectors)
     finally:
         server.execute(f"UPDATE pg_extension SET extversion = '{current}' WHERE extname = 'vector'")
+
+
+def test_changes_at_once_are_made_one_after_the_other_whatever_the_isolation_by_default(
+    server: PostgresServer, vectors: NDArray[np.float32]
+) -> None:
+    database = psycopg.conninfo.conninfo_to_dict(server.dsn)["dbname"]
+    server.execute(f"ALTER DATABASE {database} SET default_transaction_isolation = 'serializable'")
+    try:
+        index = PostgresIndex(server.dsn, "isolated").fit(vectors[:100])
+
+        def add(rows: range) -> None:
+            own = PostgresIndex.load(server.dsn, "isolated")
+            for row in rows:
+                own.add(vectors[row : row + 1])
+
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(add, (range(100, 120), range(120, 140))))
+        assert index.n_samples_fit_ == 140
+    finally:
+        server.execute(f"ALTER DATABASE {database} RESET default_transaction_isolation")

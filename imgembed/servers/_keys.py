@@ -11,13 +11,15 @@ from ..index.records._values import as_list
 Encoded = tuple[list[str], list[bytes | None]]
 
 
-def keys_of(ids: Iterable[Any], n: int) -> Encoded:
+def keys_of(ids: Iterable[Any] | None, n: int, first: int = 0) -> Encoded:
     """Ids as texts, which are equal where the ids are, and what the texts do not tell.
 
     Parameters
     ----------
-    ids : iterable of n hashables
+    ids : iterable of n hashables, or None
+        None are the numbers that go on from ``first``.
     n : int
+    first : int, default=0
 
     Returns
     -------
@@ -32,6 +34,8 @@ def keys_of(ids: Iterable[Any], n: int) -> Encoded:
     TypeError, ValueError
         If one cannot be an id, or they are not ``n``.
     """
+    if ids is None:
+        return [f"n{number}" for number in range(first, first + n)], [None] * n
     encoded = encode_ids(ids, n)
     return _texts(zip(encoded.keys, encoded.originals, strict=True))
 
@@ -92,8 +96,11 @@ def next_number(keys: Iterable[str]) -> int:
         0 if there is none.
     """
     texts = [key[1:] for key in keys if key[0] == "n"]
-    numbers = [int(text) if text.isdigit() else float(text) for text in texts]
-    return max([int(one) + 1 for one in numbers if -1 < one < LAST_COUNTED_ID], default=0)
+    try:
+        numbers: list[float] = [*map(int, texts)]
+    except ValueError:  # not all are whole
+        numbers = [int(text) if text.isdigit() else float(text) for text in texts]
+    return int(max([one for one in numbers if -1 < one < LAST_COUNTED_ID], default=-1)) + 1
 
 
 def refuse_present(

@@ -67,7 +67,7 @@ class ClickHouseStore:
 
     def fill(self, state: State, vectors: Vectors, ids: Any, records: Any, tuning: Tuning) -> None:
         """Put items into a new table, which takes the place of the one there is."""
-        keys, originals = keys_of(range(len(vectors)) if ids is None else ids, len(vectors))
+        keys, originals = keys_of(ids, len(vectors))
         columns = as_columns(records, len(vectors))
 
         def change(before: Publication | None, tag: int) -> Draft:
@@ -89,8 +89,7 @@ class ClickHouseStore:
         def change(before: Publication | None, tag: int) -> Draft:
             published = there(before, self.index)
             state, table = published.state, published.table
-            default = range(state.next_id, state.next_id + len(vectors))
-            keys, originals = keys_of(default if given is None else given, len(vectors))
+            keys, originals = keys_of(given, len(vectors), state.next_id)
             if given is not None:
                 present = tables.slots_of_keys(self.session, published, keys)
                 refuse_present(present, keys, originals)

@@ -114,7 +114,7 @@ class MilvusStore:
 
     def fill(self, state: State, vectors: Vectors, ids: Any, records: Any, tuning: Tuning) -> None:
         """Put items into a new collection, which takes the place of the one there is."""
-        keys, originals = keys_of(range(len(vectors)) if ids is None else ids, len(vectors))
+        keys, originals = keys_of(ids, len(vectors))
         batch = Batch(vectors, keys, originals, as_columns(records, len(vectors)))
         mark = _new_mark()
 
@@ -141,8 +141,7 @@ class MilvusStore:
         given = None if ids is None else as_list(ids, "ids")
 
         def plan(collection: MilvusCollection, state: State) -> Change:
-            default = range(state.next_id, state.next_id + len(vectors))
-            keys, originals = keys_of(default if given is None else given, len(vectors))
+            keys, originals = keys_of(given, len(vectors), state.next_id)
             if given is not None:
                 refuse_present(collection.places_of_keys(keys), keys, originals)
             check_kinds(collection, state, columns)

@@ -223,6 +223,7 @@ class PostgresSession:
         # What a filter keeps decides whether the graph is used, so that statements are planned for
         # their values: only those are prepared that say so.
         connection.prepare_threshold = sys.maxsize
+        connection.isolation_level = IsolationLevel.READ_COMMITTED  # whatever the server's default
         try:
             _check_extension(connection, may_create=wanted == "read-write")
             register_vector(connection)

@@ -92,7 +92,7 @@ class PostgresStore:
 
     def fill(self, state: State, vectors: Vectors, ids: Any, records: Any, tuning: Tuning) -> None:
         """Put items into a new table, which takes the place of the one there is."""
-        keys, originals = keys_of(range(len(vectors)) if ids is None else ids, len(vectors))
+        keys, originals = keys_of(ids, len(vectors))
         columns = as_columns(records, len(vectors))
         new = f"{self.table}_imgembed_new"
 
@@ -118,8 +118,7 @@ class PostgresStore:
 
         def change(connection: Connection, before: State | None) -> State:
             state = self._there(before)
-            default = range(state.next_id, state.next_id + len(vectors))
-            keys, originals = keys_of(default if given is None else given, len(vectors))
+            keys, originals = keys_of(given, len(vectors), state.next_id)
             batch = Batch(vectors, keys, originals, {})
             if given is not None:
                 present = tables.slots_of_keys(connection, self.table, keys)
