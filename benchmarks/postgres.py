@@ -36,7 +36,7 @@ K = 10
 # Of the images that may be found; and of those at one end of what varies most among the vectors.
 SHARES, ALIKE_SHARES = (1.0, 0.5, 0.1, 0.01, 0.001), (0.5, 0.1)
 TARGET = 0.95
-N_ROUNDS = 5
+N_ROUNDS, N_LOADS = 5, 15
 SECONDS = 60
 EFS: list[int] = np.unique(np.geomspace(16, 1_000, 40).round().astype(int)).tolist()
 Vectors = NDArray[np.float32]
@@ -130,7 +130,7 @@ def fill(
             "by hand, the same keys": lambda: by_hand.load_with_texts(vectors, records),
             "by hand": lambda: by_hand.load(vectors, records),
         },
-        N_ROUNDS,
+        N_LOADS,
     )
     print("load and build", flush=True)
     take_turns(
@@ -145,12 +145,16 @@ def fill(
 
 
 def take_turns(calls: dict[str, Callable[[], Any]], n_rounds: int) -> None:
-    """Print the median seconds of each, and the median of their ratios to the last."""
+    """Print the median seconds of each, and the median of their ratios to the last.
+
+    Their order changes: the server writes down what was before, while the next one runs.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
+    rng = np.random.default_rng(0)
     for _ in range(n_rounds):
-        for name, call in calls.items():
+        for name in rng.permutation(list(calls)):
             start = time.perf_counter()
-            call()
+            calls[name]()
             times[name].append(time.perf_counter() - start)
     against = np.array(times[list(calls)[-1]])
     for name, seconds in times.items():
