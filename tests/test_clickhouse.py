@@ -184,8 +184,10 @@ def test_what_others_have_added_is_known_at_once(
 def test_deleted_rows_in_the_graph_hide_no_neighbours(
     server: ClickHouseServer, vectors: NDArray[np.float32]
 ) -> None:
-    index = ClickHouseIndex(server.dsn, "deleted", metric="euclidean", algorithm="hnsw")
-    index.fit(vectors)
+    # So many candidates that the graph itself misses none.
+    index = ClickHouseIndex(
+        server.dsn, "deleted", metric="euclidean", algorithm="hnsw", ef_search=200
+    ).fit(vectors)
     for _ in range(3):
         nearest = index.search(vectors[:1], 40).ids[0]
         index.remove(nearest)
