@@ -365,3 +365,13 @@ def test_changes_at_once_are_made_one_after_the_other_whatever_the_isolation_by_
         assert index.n_samples_fit_ == 140
     finally:
         server.execute(f"ALTER DATABASE {database} RESET default_transaction_isolation")
+
+
+def test_an_index_that_came_empty_is_added_to(
+    server: PostgresServer, vectors: NDArray[np.float32]
+) -> None:
+    emptied = NearestNeighborIndex().fit(vectors).remove(range(300))
+    index = PostgresIndex.from_index(emptied, server.dsn, "came_empty")
+    assert len(index) == 0
+    index.add(vectors)
+    np.testing.assert_array_equal(index.kneighbors(vectors[7:8], 1)[1], [[7]])

@@ -225,9 +225,9 @@ def insert(connection: Connection, table: str, state: State, batch: Batch) -> St
     """
     names: list[sql.Composable] = [SLOT, _KEY, ORIGINAL, VECTOR]
     names += [sql.Identifier(name) for name in batch.columns]
-    # The first rows come in the transaction that has made the table: they are written as rows that
-    # all others see, which nobody has to mark as such later. Partitions cannot be.
-    freeze = ", FREEZE" if state.n_slots == 0 and not state.partitions else ""
+    # In the transaction that has made the table, rows are written as rows that all others see,
+    # which nobody has to mark as such later. Partitions cannot be.
+    freeze = ", FREEZE" if state.n_changes == 0 and not state.partitions else ""
     query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY" + freeze + ")")
     copied = query.format(sql.Identifier(table), sql.SQL(", ").join(names))
     types = [_COPY_TYPES[KEPT_AS[state.kinds[name]]] for name in batch.columns]
