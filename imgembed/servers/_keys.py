@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from ..index import DuplicateIdError, UnknownIdError
-from ..index.records._ids import LAST_COUNTED_ID, Key, decode_id, encode_id, encode_ids, named_ids
+from ..index.records._ids import Key, decode_id, encode_id, encode_ids, named_ids, number_after
 from ..index.records._values import as_list
 
 Encoded = tuple[list[str], list[bytes | None]]
@@ -100,7 +100,7 @@ def next_number(keys: Iterable[str]) -> int:
         numbers: list[float] = [*map(int, texts)]
     except ValueError:  # not all are whole
         numbers = [int(text) if text.isdigit() else float(text) for text in texts]
-    return int(max([one for one in numbers if -1 < one < LAST_COUNTED_ID], default=-1)) + 1
+    return number_after(numbers)
 
 
 def refuse_present(

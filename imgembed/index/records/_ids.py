@@ -60,8 +60,7 @@ class EncodedIds(NamedTuple):
 
     def next_integer(self) -> int:
         """Return the integer after the largest among the ids."""
-        numbers = (key for key in self.keys if isinstance(key, int | float))
-        return max((int(key) + 1 for key in numbers if -1 < key < LAST_COUNTED_ID), default=0)
+        return number_after(key for key in self.keys if isinstance(key, int | float))
 
 
 def encode_ids(ids: Iterable[Any], n: int) -> EncodedIds:
@@ -86,6 +85,11 @@ def encode_ids(ids: Iterable[Any], n: int) -> EncodedIds:
         repeated = [key for key, count in Counter(encoded.keys).items() if count > 1]
         raise DuplicateIdError(f"given more than once: {named_ids(encoded.decoded(repeated))}")
     return encoded
+
+
+def number_after(numbers: Iterable[float]) -> int:
+    """Return the integer after the largest of those that count, 0 if none does."""
+    return int(max([one for one in numbers if -1 < one < LAST_COUNTED_ID], default=-1)) + 1
 
 
 def named_ids(ids: Sequence[Any]) -> str:
