@@ -7,7 +7,9 @@ from imgembed.index.records._ids import LAST_COUNTED_ID, encode_ids
 from imgembed.servers._keys import keys_of, next_number
 
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.integers(-3, 3)
-IDS = st.lists(NUMBERS | st.booleans() | st.text(max_size=3) | st.none(), max_size=8, unique=True)
+# No server keeps a NUL.
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=3)
+IDS = st.lists(NUMBERS | st.booleans() | TEXTS | st.none(), max_size=8, unique=True)
 
 
 @given(IDS)
