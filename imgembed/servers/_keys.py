@@ -96,11 +96,7 @@ def next_number(keys: Iterable[str]) -> int:
         0 if there is none.
     """
     texts = [key[1:] for key in keys if key[0] == "n"]
-    try:
-        numbers: list[float] = [*map(int, texts)]
-    except ValueError:  # not all are whole
-        numbers = [int(text) if text.isdigit() else float(text) for text in texts]
-    return number_after(numbers)
+    return number_after(int(text) if text.isdigit() else float(text) for text in texts)
 
 
 def refuse_present(
